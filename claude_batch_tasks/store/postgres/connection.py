@@ -63,12 +63,15 @@ class Connection:
         self.packer = Packer(cipher)
         self.clock = StoreClock(self._read_time)
         self._opened = False
+        #: Whether a statement by itself is isolated more strictly than the store's functions are made for.
+        self._isolates = False
 
     def open(self) -> None:
         """See, once, that this release can use the store."""
         if not self._opened:
             with self.lend() as connection:
                 check_version(connection, self.schema, self.source.where)
+                self._learn_isolation(connection)
             self._opened = True
 
     def open_marked(self) -> None:
@@ -76,16 +79,21 @@ class Connection:
         try:
             with self.lend() as connection:
                 check_version(connection, self.schema, self.source.where, marked=True)
+                self._learn_isolation(connection)
         except OUTAGES as exc:
             raise self.unavailable(exc) from exc
         self._opened = True
+
+    def _learn_isolation(self, connection: Connected) -> None:
+        [(usual,)] = connection.execute("SELECT current_setting('default_transaction_isolation')").fetchall()
+        self._isolates = usual != "read committed"
 
     @contextmanager
     def lend(self) -> Iterator[Connected]:
         """Lend a connection. In the middle of a caller's transaction, an error leaves that transaction usable."""
         with self._connect() as connection:
-            if connection.info.transaction_status == TransactionStatus.INTRANS:
-                with connection.transaction():
+            if self._isolates or connection.info.transaction_status == TransactionStatus.INTRANS:
+                with _begin(connection):
                     yield connection
             else:
                 yield connection
@@ -93,14 +101,25 @@ class Connection:
     @contextmanager
     def transaction(self) -> Iterator[Connected]:
         """Lend a connection for one transaction. Keep it short, and ask nobody else in the middle of it."""
-        with self._connect() as connection, connection.transaction():
+        with self._connect() as connection, _begin(connection):
             yield connection
 
     def in_transaction(self) -> bool:
         """Return whether what this thread does is part of a transaction of the caller's."""
         return lent.given() is not None or (not is_apart() and self.source.in_transaction())
 
-    def _connect(self) -> AbstractContextManager[Connected]:
+    @contextmanager
+    def _connect(self) -> Iterator[Connected]:
+        """Lend a connection that the store may use now; one whose server has become read-only is not used again."""
+        with self._choose() as connection:
+            try:
+                yield connection
+            except sql_errors.ReadOnlySqlTransaction:
+                if not self.in_transaction():
+                    connection.close()
+                raise
+
+    def _choose(self) -> AbstractContextManager[Connected]:
         """Lend the connection that the caller gave, else one of the source; while apart, one in no transaction."""
         if (given := lent.given()) is not None:
             return nullcontext(view_connection(given))
@@ -204,8 +223,15 @@ class Part:
             return connection.execute(self._sql[query], params).rowcount
 
 
+def _begin(connection: Connected) -> AbstractContextManager[Any]:
+    """Return a transaction in which each statement sees what was committed before it; in another one, a savepoint."""
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return connection.transaction()
+
+
 def in_transaction(connection: Connected) -> bool:
-    """Return whether what is done on a connection that was lent is part of a transaction of the caller's."""
+    """Return whether what is done on a connection that was lent is part of a larger transaction."""
     return not connection.autocommit or connection.info.transaction_status == TransactionStatus.INTRANS
 
 

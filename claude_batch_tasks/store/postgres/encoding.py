@@ -10,6 +10,9 @@ import msgspec
 from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
 from claude_batch_tasks.store.record_encoding import changed_texts, read_record as _read_record, whole_record
 
+#: The largest numbers of the types integer and bigint.
+_MOST_INTEGER, _MOST_BIGINT = 2**31 - 1, 2**63 - 1
+
 _Record = TypeVar("_Record", JobRecord, BatchRecord, LaneRecord)
 
 
@@ -21,6 +24,16 @@ def unit_key(unit: Unit) -> tuple[str, int, int]:
 def unit_of(job_id: str, batch: int, lane: int) -> Unit:
     """Return the unit that tables call so."""
     return Unit(job_id, None if batch < 0 else batch, None if lane < 0 else lane)
+
+
+def fit_integer(limit: int) -> int:
+    """Return a limit as the type integer can have it: nothing is ever counted beyond that."""
+    return min(limit, _MOST_INTEGER)
+
+
+def fit_bigint(limit: int | None) -> int | None:
+    """Return a limit as the type bigint can have it; None: there is none."""
+    return None if limit is None else min(limit, _MOST_BIGINT)
 
 
 def split_runs(runs: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
 from claude_batch_tasks.records import ServerProblem, ServerReport
 from claude_batch_tasks.store.postgres.connection import Part, answering
 from claude_batch_tasks.store.postgres.migrations import check_version
@@ -87,7 +87,7 @@ class PostgresInspection(Part):
             yield ServerProblem("FEW_CONNECTIONS", {"used": used, "limit": limit})
         try:
             check_version(server, self._connection.schema, self._connection.source.where)
-        except StoreUnavailable as exc:
+        except (InvalidSettings, StoreUnavailable) as exc:
             yield ServerProblem("NOT_MIGRATED", {"error": exc})
             return
         except psycopg.errors.InsufficientPrivilege:
@@ -107,7 +107,7 @@ class PostgresInspection(Part):
         fix = (
             f"GRANT USAGE ON SCHEMA {schema} TO {user}; "
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}; "
-            f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {user}"
+            f"GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {user}"
         )
         return ServerProblem("NOT_PERMITTED", {"commands": what, "fix": fix})
 

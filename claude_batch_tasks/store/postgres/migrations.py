@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 import psycopg
 
-from claude_batch_tasks.errors import StoreNotMigrated, StoreTooNew
+from claude_batch_tasks.errors import InvalidSettings, StoreNotMigrated, StoreTooNew
 from claude_batch_tasks.store.postgres.sources import Connected
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_functions, read_tables, with_schema
 from claude_batch_tasks.store.transfer.items import Mark
@@ -24,6 +24,7 @@ RIGHTS = """\
 -- For each user of workers and applications; here "app".
 GRANT USAGE ON SCHEMA claude_batch TO app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA claude_batch TO app;
+GRANT EXECUTE ON ALL ROUTINES IN SCHEMA claude_batch TO app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA claude_batch GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app;
 """
 
@@ -42,10 +43,12 @@ def check_version(connection: Connected, schema: str, where: str, *, marked: boo
         marked: also one that is marked.
 
     Raises:
+        InvalidSettings: the database cannot hold every text.
         StoreMoved: it is marked.
         StoreTooNew: it was made by a newer release, which excludes this one; nothing was changed.
         StoreNotMigrated: it is not there, or an earlier release has made it.
     """
+    _check_encoding(connection)
     try:
         row = connection.execute(
             with_schema("SELECT version, least FROM claude_batch.schema_version", schema)
@@ -65,8 +68,22 @@ def check_version(connection: Connected, schema: str, where: str, *, marked: boo
         raise describe_unmigrated(schema, where, None)
 
 
+def _check_encoding(connection: Connected) -> None:
+    """Refuse a database of another encoding than UTF-8: labels and ids of jobs may have any character."""
+    if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+        raise InvalidSettings(
+            f"the store's database {connection.info.dbname!r} has the encoding {encoding}: it cannot hold every text. "
+            "Make another one: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0. Nothing was read or changed"
+        )
+
+
 def list_statements(connection: Connected, schema: str = SCHEMA) -> list[str]:
-    """Return what is left to do for a schema that this release can use, in this order; nothing if it is newer."""
+    """Return what is left to do for a schema that this release can use, in this order; nothing if it is newer.
+
+    Raises:
+        InvalidSettings: the database cannot hold every text.
+    """
+    _check_encoding(connection)
     found = _read_version(connection, schema)
     if found is not None and found >= VERSION:
         return []

@@ -65,6 +65,7 @@ class Pool:
             "autocommit": True,
             "prepare_threshold": None,
             "connect_timeout": _CONNECT_SECONDS,
+            "client_encoding": "UTF8",
             "application_name": f"claude-batch-tasks:{os.getpid()}",
             **_NOTICE_SILENCE,
         }

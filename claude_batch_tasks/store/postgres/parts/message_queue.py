@@ -10,7 +10,7 @@ from claude_batch_tasks.records import Need, Taken, Unit
 from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.places import batch_key
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
-from claude_batch_tasks.store.postgres.encoding import unit_key
+from claude_batch_tasks.store.postgres.encoding import fit_bigint, fit_integer, unit_key
 
 #: Positions that are written at a time.
 _PAGE = 5_000
@@ -54,7 +54,8 @@ class PostgresMessageQueue(Part):
         limit: int | None,
         total: int | None,
     ) -> Taken:
-        args = [*unit_key(unit), owner, position, pace, *need, ttl, cap, limit, total]
+        limits = fit_integer(cap), fit_bigint(limit), fit_bigint(total)
+        args = [*unit_key(unit), owner, position, pace, *need, ttl, *limits]
         numbers = rules.FIRST_IN_FLIGHT, rules.SLOT_WAIT, rules.REFILL, rules.RESERVED_WAIT
         return Taken(*self._connection.call_row("take_request", *args, *numbers))
 
@@ -95,7 +96,7 @@ class PostgresMessageQueue(Part):
         said = [limits.get(name, (None, None)) for name in rules.RATE_LIMITS]
         args = [unit.job_id, unit.batch, position, pace, mark, [most for most, _ in said], [left for _, left in said]]
         numbers = rules.FIRST_IN_FLIGHT, rules.OUTPUT_SHARE, rules.REFUSED_TOGETHER, rules.MAX_REFUSED_PAUSE
-        self._connection.call("record_answer", *args, refused, hold, cap, output, *numbers)
+        self._connection.call("record_answer", *args, refused, hold, fit_integer(cap), output, *numbers)
 
     @answering
     def count_refusals(self, unit: Unit, position: int) -> int:

@@ -18,6 +18,7 @@ from claude_batch_tasks.store.ask_encoding import (
     unpack_params,
 )
 from claude_batch_tasks.store.postgres.connection import Part, answering, in_transaction
+from claude_batch_tasks.store.postgres.encoding import fit_bigint, fit_integer
 from claude_batch_tasks.store.record_encoding import _encode
 
 #: Records that are read in one go, and asks that are removed in one transaction.
@@ -36,11 +37,13 @@ class PostgresPools(Part):
             *(key, new_id, _text(pool), pool.name, pool.due_at, pool.deadline, pool.starts_at),
             *(ask.id, size, pack_params(ask, cipher), ask.expires_at),
             *(encrypt_canvas(ask, cipher), ask.headers, PLACE_TTL),
-            *(limits.max_requests, limits.max_bytes, limits.max_wait, ask.reserved, limits.max_cost, limits.window),
+            *(fit_integer(limits.max_requests), fit_bigint(limits.max_bytes), limits.max_wait),
+            *(ask.reserved, fit_bigint(limits.max_cost), limits.window),
         ]
         with self._connection.lend() as connection:
             if in_transaction(connection):
-                found = self._connection.call_row_on(connection, "add_ask", True, *args)
+                own = self._connection.in_transaction()
+                found = self._connection.call_row_on(connection, "add_ask", own, *args)
             else:
                 [found] = connection.execute(self._sql["add_ask"], args).fetchall()
         job_id, position, asked_at, state, reserved, left, seconds = found

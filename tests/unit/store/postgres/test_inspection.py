@@ -14,7 +14,7 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.postgres import PostgresStore
 from claude_batch_tasks.store.postgres.sources import Pool
 from tests.postgres_server import PgBouncer, PostgresServer
-from tests.unit.store.contract.samples import LONG, park_batch
+from tests.unit.store.contract.samples import LONG, add_ask, park_batch
 from tests.unit.store.postgres.conftest import Database
 
 #: What every server of the tests has.
@@ -72,6 +72,7 @@ def test_the_grants_that_are_named_are_enough(database: Database, role: str) -> 
     url = database.url.replace("postgres@", f"{role}@")
     [found] = findings(url, database.schema).values()
     assert found.id == "claude_batch.E103"
+    database.run("REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA claude_batch FROM PUBLIC")
     database.run("GRANT USAGE ON SCHEMA claude_batch TO " + role)
     [found] = findings(url, database.schema).values()
     for statement in found.hint.split(";"):
@@ -82,6 +83,7 @@ def test_the_grants_that_are_named_are_enough(database: Database, role: str) -> 
         store = PostgresStore(pool, database.schema)
         store.schedule.wake_units([park_batch(store, 1, store.now() + LONG)])
         assert store.schedule.take_due(10)[0]
+        assert add_ask(store, "a")
     finally:
         pool.close()
 
