@@ -36,8 +36,18 @@ _PART, _PARTS = 5 * 1024 * 1024, 3
 #: Objects that a listing shows in one page.
 _PAGE = 1000
 
-#: What in the text of an error says what was wrong, and holds no secret.
-_STATUS, _CODE = re.compile(r"status code: (\d{3})|status: (\d{3})"), re.compile(r"<Code>(\w{1,60})</Code>")
+#: What in the text of an error says what was wrong, and holds no secret: of the protocol, and of the operating system.
+_REASONS = (
+    re.compile(r"(status)(?: code)?: (\d{3})"),
+    re.compile(r"<Code>(\w{1,60})</Code>"),
+    re.compile(r'message: "([A-Za-z -]{1,60})"|: ([A-Za-z -]{1,60}) \(os error'),
+    re.compile(
+        r"(dns error)|(InvalidCertificate)\((\w{1,60})|kind: (Timeout)|^Generic \w+ error: ([A-Za-z -]{1,60})$", re.M
+    ),
+)
+
+#: Where machines and containers are asked for credentials of their own.
+_METADATA = "//169.254."
 
 
 class CallFailed(Exception):
@@ -167,19 +177,23 @@ def _failing() -> Iterator[None]:
     except BaseException as exc:  # of all its kinds; a URL in their texts may be signed
         if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
             raise
-        text = str(exc)
-        status, code = _STATUS.search(text), _CODE.search(text)
-        known = [f"status {status[1] or status[2]}"] if status else []
-        known += [code[1]] if code else []
-        what = f"{type(exc).__name__}" + (f" ({', '.join(known)})" if known else "")
-        raise CallFailed(what, isinstance(exc, FileNotFoundError)) from None
+        raise CallFailed(_describe(exc), isinstance(exc, FileNotFoundError)) from None
+
+
+def _describe(exc: BaseException) -> str:
+    """Return what may be shown of an error: its kind, and what is known to hold no secret."""
+    text = str(exc)
+    known = [" ".join(filter(None, found.groups())) for reason in _REASONS if (found := reason.search(text))]
+    if _METADATA in text:
+        known.append("no credentials in the environment, and none from the machine")
+    return type(exc).__name__ + (f" ({', '.join(known)})" if known else "")
 
 
 def _connect(url: str) -> Any:
     from obstore.store import from_url
 
     if url.startswith("file://"):
-        return from_url(url)
+        return from_url(url, automatic_cleanup=True)  # of folders that are empty
     # An endpoint without TLS is one that somebody has named: of a test, or in a network of its own.
     endpoints = (value for name, value in os.environ.items() if "ENDPOINT" in name.upper())
     allow_http = any(value.startswith("http://") for value in endpoints)

@@ -27,6 +27,7 @@ _OF_ATTEMPTS = {
     "again": results.PLACES,
     "index": results.INDEX,
 }
+_IN_OBJECTS = {"index", *_OF_REQUESTS, *_OF_ATTEMPTS}
 
 
 class ObjectJobs(Delegate):
@@ -77,13 +78,20 @@ class ObjectRecords(Delegate):
     def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
         asked = list(names)
         missing = self._ledger.records.missing_keys(job_id, batch, asked)
-        # What an object store has, it does not lose: the workers' watch, which asks all the time, need not know.
-        checks = self._places.own is not None and not helper.needs_helper()
-        for name in asked:
-            if checks or name.startswith("index:"):
-                with suppress(KeyMissing, PayloadDamaged):  # it is there, and whoever reads it gets that error
-                    self._correct(missing, job_id, batch, name)
+        in_objects = [name for name in asked if name.partition(":")[0] in _IN_OBJECTS]
+        if not (in_objects and self._checks(job_id)):
+            in_objects = [name for name in in_objects if name.startswith("index:")]
+        for name in in_objects:
+            with suppress(KeyMissing, PayloadDamaged):  # it is there, and whoever reads it gets that error
+                self._correct(missing, job_id, batch, name)
         return missing
+
+    def _checks(self, job_id: str) -> bool:
+        """Return whether a job may have objects, and whether this process is to see that they are there."""
+        # What an object store has, it does not lose: the workers' watch, which asks all the time, need not know.
+        if helper.needs_helper():
+            return False
+        return self._places.own is not None or self._payloads.find_index(job_id) is not None
 
     def _correct(self, missing: list[str], job_id: str, batch: int | None, name: str) -> None:
         """Correct what the ledger says of a name, if objects have what that has."""

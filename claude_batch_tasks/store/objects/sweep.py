@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 from claude_batch_tasks.store.interface import Store
 from claude_batch_tasks.store.objects.client import Found
 from claude_batch_tasks.store.objects.names import SHARDS, Owner, find_owner, shard_folder
 from claude_batch_tasks.store.objects.places import Places
 
-#: Seconds in which all folders are checked once.
+#: Seconds in which a folder is checked once.
 _ROUND = 86_400.0
 
 #: Seconds for which an object stays that no job has: requests may be staged for a day before there is one.
@@ -15,7 +17,7 @@ GRACE = 2 * 86_400.0
 
 
 class Sweep:
-    """Checks one of the folders of a ledger every few minutes; of all workers, one does.
+    """Checks the folders of a ledger, each of them once a day; of all workers, one does.
 
     An object goes if the ledger answers that it has no job of that id and nonce, and if it was so two days long at
     least. Nothing goes that another ledger has written, nor what this one has before it lost all that it had: its
@@ -26,10 +28,10 @@ class Sweep:
         self._ledger, self._places = ledger, places
 
     def run(self) -> None:
-        """Check a folder if it is time to."""
-        every = _ROUND / SHARDS
-        if self._places.own is not None and self._ledger.statistics.is_first("objects", every):
-            self.sweep_shard(int(self._ledger.now() / every) % SHARDS)
+        """Check any of the folders, unless it was checked within the last day."""
+        shard = random.randrange(SHARDS)
+        if self._places.own is not None and self._ledger.statistics.is_first(f"objects:{shard}", _ROUND):
+            self.sweep_shard(shard)
 
     def sweep_shard(self, shard: int) -> None:
         """Remove what no job has in one of the folders."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import secrets
 import socket
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import fakeredis
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.store.objects import client
-from claude_batch_tasks.store.objects.bucket import Bucket
+from claude_batch_tasks.store.objects.bucket import MARKER, Bucket
 from claude_batch_tasks.store.objects.store import StoreWithObjects
 from claude_batch_tasks.store.redis import RedisStore
 from tests.s3_server import SECRET, S3Server, environment_of
@@ -229,6 +231,52 @@ class TestABucket:
         monkeypatch.setitem(sys.modules, "obstore", None)
         with pytest.raises(StoreUnavailable, match=r"pip install 'claude-batch-tasks\[obstore\]'"):
             Bucket(s3_url).list("a")
+
+
+class TestTheReason:
+    """What an operator is shown of an outage."""
+
+    def test_is_that_of_the_operating_system(self, tmp_path: Path) -> None:
+        file = tmp_path / "file"
+        file.touch()
+        for path, reason in ((file, "Not a directory"), (tmp_path / "not there", "No such file or directory")):
+            with pytest.raises(StoreUnavailable, match=f"did not answer: GenericError .{reason}"):
+                Bucket(f"file://{path}").put("a", b"x")
+
+    def test_is_that_of_a_disk_that_takes_no_more(self, tmp_path: Path) -> None:
+        limits, data = resource.getrlimit(resource.RLIMIT_FSIZE), secrets.token_bytes(2_000_000)
+        bucket = Bucket(f"file://{tmp_path}")
+        bucket.mark()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+        try:
+            with pytest.raises(StoreUnavailable, match="File too large"):
+                bucket.put("a", data)
+            with pytest.raises(StoreUnavailable, match="File too large"), bucket.open_writer("b") as writer:
+                writer.write(data)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.name for path in tmp_path.iterdir()] == [MARKER]
+
+    @pytest.mark.parametrize(
+        ("url", "reason"),
+        [("http://127.0.0.1:1", "Connection refused"), ("http://a-name.invalid", "dns error")],
+    )
+    def test_is_that_of_the_network(self, s3_url: str, monkeypatch: pytest.MonkeyPatch, url: str, reason: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(StoreUnavailable, match=reason):
+            Bucket(s3_url).put("a", b"x")
+
+    def test_is_that_there_are_no_credentials(self, monkeypatch: pytest.MonkeyPatch, weather: Weather) -> None:
+        weather.rules = [(".", 404)]
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.1.1.invalid/")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        with pytest.raises(StoreUnavailable, match="no credentials in the environment"):
+            Bucket("s3://bucket/prefix").put("a", b"x")
+
+    def test_is_that_no_account_is_named(self) -> None:
+        with pytest.raises(StoreUnavailable, match="Account must be specified"):
+            Bucket("az://container/prefix").put("a", b"x")
 
 
 def test_threads_share_a_store(open_at: OpenAt, weather: Weather) -> None:
