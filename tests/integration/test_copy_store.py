@@ -156,3 +156,17 @@ def test_a_store_that_does_not_answer_is_told(old: RedisServer) -> None:
     assert code == 75
     assert "did not answer" in error
     assert open_old(old).transfer.read_mark() is None
+
+
+def test_a_database_without_tables_is_told_how_to_make_them(old: RedisServer, postgres_url: str) -> None:
+    """The app's own settings name the old store, of which ``claude-batch migrate`` would say that all is there."""
+    open_old(old).check_schema()
+    code, _, error = run(old.url, postgres_url, broker=old.url)
+    assert code == 1
+    assert "are not there" in error
+    assert "with the address TO in CLAUDE_BATCH_STORE_URL" in error
+    command = [sys.executable, "-m", "claude_batch_tasks.cli", "migrate"]
+    env = {**inherited(), "CELERY_BROKER_URL": old.url, "CLAUDE_BATCH_STORE_URL": postgres_url}
+    subprocess.run(command, env=env, check=True, timeout=120)
+    code, _, error = run(old.url, postgres_url, broker=old.url)
+    assert code == 0, error

@@ -78,6 +78,12 @@ def copy_store(
     if to_url is None:
         raise click.UsageError("TO is missing: the address of the store that the jobs are copied into")
     target = _open(ctx, "TO", to_url, to_prefix)
+    if not target.schema.is_current():
+        raise exits.Failure(
+            f"the tables of the store at {target.transfer.address} are not there, or are those of an earlier release: "
+            "nothing was changed. `claude-batch migrate` makes them, with the address TO in CLAUDE_BATCH_STORE_URL "
+            "(with Django: `manage.py migrate`, with that store in the settings). Then run the command again"
+        )
     try:
         with output.counter("jobs and pools") as show:
             copy = copying.Copy(source, target, keep=keep, only_ended=only_ended, show=show)

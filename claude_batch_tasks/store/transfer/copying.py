@@ -18,7 +18,7 @@ from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.records import WorkerPresence
 from claude_batch_tasks.store.interface import Clock, HasJobs, HasPresence, HasTransfer
-from claude_batch_tasks.store.transfer.items import Batch, Job, JobItem, Mark, RequestChunk
+from claude_batch_tasks.store.transfer.items import Batch, Identity, Job, JobItem, Mark, RequestChunk
 from claude_batch_tasks.store.transfer.tally import Tally, tally
 
 #: What is not copied, for those who run the copy.
@@ -292,8 +292,10 @@ class Copy:
                     self.report.removed += 1
 
     def _copy_shared(self) -> None:
-        found = Tally()
-        self._target.transfer.import_shared(found.counting(self._source.transfer.export_shared()))
+        found, shared = Tally(), self._source.transfer.export_shared()
+        if self._keep:  # of two stores of one name, each would remove objects of jobs that only the other has
+            shared = (item for item in shared if not isinstance(item, Identity))
+        self._target.transfer.import_shared(found.counting(shared))
         self.report.shared = sum(found.counts.values())
 
 

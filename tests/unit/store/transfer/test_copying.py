@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import fakeredis
 import msgspec
@@ -10,6 +11,8 @@ import pytest
 
 from claude_batch_tasks.errors import StoreMoved
 from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store.objects import with_objects
+from claude_batch_tasks.store.objects.bucket import MARKER
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.store.transfer import items
 from claude_batch_tasks.store.transfer.copying import Copy, CopyRefused, CopyReport, release_store
@@ -18,8 +21,10 @@ from tests.unit.store.contract.samples import (
     BATCH,
     JOB,
     LONG,
+    NO_ROWS,
     add_ask,
     batch_record,
+    body_of,
     create_bare_job,
     create_job,
     create_staged_job,
@@ -313,6 +318,45 @@ def test_a_pool_that_waits_takes_asks_in_the_new_store(open_old: Open, open_new:
     [known] = open_new().asks.read_places(["first"])
     assert known is not None
     assert known.job_id == "pool-of-first"
+
+
+class TestJobsWithObjects:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "objects").mkdir()
+        return tmp_path / "objects"
+
+    @pytest.mark.parametrize("place", ["objects", "elsewhere"])
+    def test_are_read_and_continue_and_are_deleted(
+        self, open_old: Open, open_new: Open, folder: Path, place: str
+    ) -> None:
+        """The URL stays, or is changed on the same day."""
+        create_staged_job(with_objects(open_old(), f"file://{folder}"))
+        copy(open_old(), open_new())
+        (folder.parent / place).mkdir(exist_ok=True)
+        new = with_objects(open_new(), f"file://{folder.parent / place}")
+        assert list(new.payloads.read_bodies(JOB, 0)) == [body_of("a0", "b0")]
+        assert new.records.missing_keys(JOB, 0, ["body", "ids"]) == []
+        new.leases.acquire_lease(BATCH, 0, "me", LONG)
+        new.results.write_rows(JOB, 0, 1, [b"row"])
+        assert new.results.publish_rows(BATCH, "me", 1, **NO_ROWS)
+        assert list(new.results.read_rows(JOB, 0, 1)) == [b"row"]
+        new.jobs.delete_job(JOB)
+        assert {path.name for path in folder.parent.rglob("*") if path.is_file()} == {MARKER}
+
+    def test_are_those_of_one_store_so_that_no_other_removes_their_objects(
+        self, open_old: Open, open_new: Open, folder: Path
+    ) -> None:
+        """As on a copy for tests, which knows nothing of what is submitted to the other store from then on."""
+        create_staged_job(with_objects(open_old(), f"file://{folder}"))
+        copy(open_old(), open_new(), keep=True)
+        assert open_new().read_identity() != open_old().read_identity()
+        assert list(with_objects(open_new(), None).payloads.read_bodies(JOB, 0)) == [body_of("a0", "b0")]
+
+    def test_are_swept_by_the_store_that_they_were_moved_to(self, open_old: Open, open_new: Open, folder: Path) -> None:
+        create_staged_job(with_objects(open_old(), f"file://{folder}"))
+        copy(open_old(), open_new())
+        assert open_new().read_identity() == _open_marked(open_old).read_identity()
 
 
 class TestTally:
