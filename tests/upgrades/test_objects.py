@@ -81,26 +81,33 @@ def test_a_batch_that_one_failed_to_create_is_resumed(
     assert simulator.state().totals.batches_created == 1
 
 
-def test_requests_that_one_failed_to_send_again_are_sent_when_the_job_is_resumed(
+@pytest.mark.parametrize(("retries", "state"), [(1, "failed"), (0, "completed")])
+def test_requests_that_one_failed_to_send_again_can_be_sent_by_new_workers(
     app: Celery,
     start_worker: StartWorker,
     simulator: Simulator,
     run_old: RunOld,
     settings: dict[str, str],
+    retries: int,
+    state: str,
 ) -> None:
-    """It finds out how the batch ended, and has to send some requests again."""
+    """It finds out how the batch ended; some requests are to go into a smaller batch, or through the Messages API."""
     simulator.behave(processing_seconds=3600, outcomes=[Outcome("expired", count=3, attempts=1)])
-    job = BatchJob(run_batch.delay(requests("job", COUNT)).id, app)
+    job = BatchJob(run_batch.delay(requests("job", COUNT), retries=retries).id, app)
     new = start_worker(simulator.url, **settings)
-    wait_until(lambda: simulator.state().totals.batches_created == 1)
     wait_until(lambda: job.status().polls)
     new.stop(kill=True)
     simulator.behave(processing_seconds=0.1)
     simulator.end()
     with run_old(simulator):
-        wait_until(lambda: job.status().state == "failed")
-    assert simulator.state().totals.batches_created == 1
+        wait_until(lambda: job.status().state in ("failed", "completed"))
+    assert job.status().state == state
+    assert job.status().expired == 3
+    journal = simulator.journal()
+    assert len(journal.batches) == 1
+    assert not any(prompt.sent_as_messages for prompt in journal.prompts)
     start_worker(simulator.url, **settings)
-    assert job.resume().get(timeout=180)["state"] == "completed"
-    assert account_for(app, job.job_id, "job", COUNT) == {"succeeded": COUNT}
+    sent = job.resume() if state == "failed" else job.retry_failed()
+    assert sent.get(timeout=180)["state"] == "completed"
+    assert [result.type for result in job.results(with_retries=True)] == ["succeeded"] * COUNT
     assert simulator.journal().paid_twice() == []
