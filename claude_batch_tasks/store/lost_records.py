@@ -22,6 +22,10 @@ from claude_batch_tasks.wire import batch_requests
 
 Absence = Literal["job gone", "lost", "fetched again", "derived", "harmless", "repaired"]
 
+#: How the name of an object begins, which has payloads in place of the store, and what to do where such are lost.
+_OBJECTS = ("s3://", "gs://", "az://", "file://")
+_KEEP_OBJECTS = "Let nobody, and no lifecycle rule, remove objects of jobs that the store still has."
+
 #: What it means that a key of a job is not there.
 #: ``job gone``: everybody who asks for the job gets JobNotFound.
 #: ``lost``: it cannot be had again; whoever needs it gets ResultsMissing.
@@ -150,7 +154,7 @@ def of_outcomes(
         text += f" {answers:,} of them came through the Messages API: they were paid for, and cannot be fetched again."
     if missing > answers or rows:
         text += f" {_fetched_again(store, job_id, batch)}"
-    return ResultsMissing(f"{text} {store.records.loss_advice}", missing, keys)
+    return ResultsMissing(f"{text} {_advise(store, keys)}", missing, keys)
 
 
 def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
@@ -164,7 +168,7 @@ def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: Bat
             f" The answers are in {batch.batch_id} at Anthropic{_until(batch)}, where each custom_id ends with the "
             f"position of its request in the job, from {batch.first} on."
         )
-    return ResultsMissing(f"{text} {store.records.loss_advice}", batch.count, keys)
+    return ResultsMissing(f"{text} {_advise(store, keys)}", batch.count, keys)
 
 
 def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
@@ -173,7 +177,7 @@ def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: 
         return JobNotFound(describe_missing_job(job_id))
     keys = store.records.missing_keys(job_id, number, ["body", "ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'request', batch.count, keys)}."
-    return ResultsMissing(f"{text} {store.records.loss_advice}", batch.count, keys)
+    return ResultsMissing(f"{text} {_advise(store, keys)}", batch.count, keys)
 
 
 def of_records(
@@ -330,6 +334,11 @@ def _name(job_id: str, job: JobRecord, number: int) -> str:
 def _are_gone(missing: int, what: str, count: int, keys: Sequence[str]) -> str:
     named = ", ".join(keys[:_NAMED]) + (f" and {len(keys) - _NAMED} more" if keys[_NAMED:] else "")
     return f"{missing:,} of {format_count(count, what)} are gone from the store" + (f" ({named})" if named else "")
+
+
+def _advise(store: HasRecords, keys: Sequence[str]) -> str:
+    """Return what an operator is to do about a store that loses these."""
+    return _KEEP_OBJECTS if any(key.startswith(_OBJECTS) for key in keys) else store.records.loss_advice
 
 
 def _until(batch: BatchRecord) -> str:

@@ -8,11 +8,13 @@ import secrets
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import fakeredis
 import pytest
 
 from claude_batch_tasks.errors import JobNotFound, PayloadDamaged, ResultsMissing, StoreUnavailable
+from claude_batch_tasks.store import Store, lost_records
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.objects import names
 from claude_batch_tasks.store.objects.bucket import MARKER
@@ -220,6 +222,18 @@ class TestWhatIsGone:
         assert all(name.startswith(f"file://{folder}/") for name in found[1:])
         with pytest.raises(ResultsMissing, match="is gone from the object store"):
             list(fresh.results.read_rows(job, 0, 1))
+
+    def test_is_said_with_what_to_do_about_it(self, store: StoreWithObjects, job: str, folder: Path) -> None:
+        """A lifecycle rule removed them before the batch was created."""
+        for path in folder.rglob("bodies"):
+            path.unlink()
+        record = store.jobs.read_job(job)
+        assert record is not None
+        error = lost_records.of_requests(cast(Store, store), job, record, 0, store.records.read_batches(job)[0])
+        assert str(error).startswith(
+            f"job {job}, batch 1 of 2: 2 of 2 requests are gone from the store (file://{folder}/"
+        )
+        assert str(error).endswith("no lifecycle rule, remove objects of jobs that the store still has.")
 
     def test_is_missed_by_a_process_without_the_setting(
         self, store: StoreWithObjects, job: str, folder: Path, open_at: OpenAt
