@@ -121,4 +121,6 @@ class PostgresMessageQueue(Part):
     ) -> bool:
         packed = self._packer.pack(outcome, f"{batch_key(unit.job_id, unit.batch, 'outcomes')}:{position}")
         args = [unit.job_id, unit.batch, position, packed, spent, given_up]
-        return bool(self._connection.call("save_outcome", *args))
+        stored = bool(self._connection.call("save_outcome", *args))
+        self._connection.call("make_safe")  # what somebody else has stored, too
+        return stored

@@ -22,8 +22,7 @@ BEGIN
   );
   COMMIT;
   IF in_pool IS NOT NULL THEN
-    -- Only a transaction that has written something waits for the disk.
-    PERFORM pg_logical_emit_message(true, 'claude_batch', '');
+    PERFORM claude_batch.make_safe();
   END IF;
 END
 $$;

@@ -15,6 +15,8 @@ DECLARE
   since double precision[];
   until_then double precision := 0;
 BEGIN
+  -- Of what a crash may lose here, the next answer says it again.
+  PERFORM set_config('synchronous_commit', 'off', true);
   DELETE FROM claude_batch.pace_calls
   WHERE pace = of_pace AND job_id = of_job AND batch = of_batch AND position = of_position;
 

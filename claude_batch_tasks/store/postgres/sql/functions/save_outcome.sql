@@ -10,6 +10,7 @@ DECLARE
   had claude_batch.calls;
   stored boolean;
 BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);  -- see make_safe
   IF found_id IS NULL THEN
     RETURN false;
   END IF;

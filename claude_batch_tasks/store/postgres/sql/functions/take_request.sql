@@ -36,6 +36,8 @@ BEGIN
     IF locked = 0 THEN
       found_id := claude_batch.find_job(of_job);
     ELSE
+      -- See make_safe. Nothing is sent before confirm_request has found it, whose commit waits for the disk.
+      PERFORM set_config('synchronous_commit', 'off', true);
       found_id := claude_batch.lock_job(of_job);
       PERFORM FROM claude_batch.units WHERE job_id = of_job AND batch = of_batch AND lane = of_lane FOR SHARE;
       PERFORM claude_batch.lock_pace(of_pace);
