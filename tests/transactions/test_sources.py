@@ -137,6 +137,27 @@ class TestDjango:
         )
         assert found == ["unavailable", None, "unavailable", "OperationalError", None, 0]
 
+    def test_a_connection_that_may_only_read_is_made_again(self, project: Project) -> None:
+        found = project.run(
+            """
+            import psycopg
+            server, _, name = os.environ["DATABASE"].rpartition("/")
+            def switch(value):
+                with psycopg.connect(f"{server}/postgres", autocommit=True) as other:
+                    other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+            def pause():
+                try:
+                    return store.in_flight.pause_calls("a", 1.0)
+                except errors.StoreUnavailable:
+                    return "unavailable"
+            switch("on")
+            seen = [pause()]
+            switch("off")
+            print(json.dumps([*seen, pause()]))
+            """
+        )
+        assert found == ["unavailable", None]
+
     @pytest.mark.skipif(django.VERSION < (5, 1), reason="this Django has no pool")
     def test_a_thread_gives_its_connection_back_when_it_ends(self, project: Project) -> None:
         project.env["OPTIONS_OF_DATABASE"] = '{"OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 5}}}'
