@@ -55,6 +55,9 @@ class Ledger(Protocol):
     def forget_owner(self, batch_id: str) -> None:
         """Forget whose a batch at Anthropic is."""
 
+    def forget_ask(self, ask_id: str) -> None:
+        """Forget where an ask is."""
+
     def lose_job(self, job_id: str) -> None:
         """Lose the record of a job, and nothing else of it."""
 
@@ -130,6 +133,9 @@ class RedisLedger:
 
     def forget_owner(self, batch_id: str) -> None:
         assert self._client.delete(f"claude_batch:owner:{batch_id}")
+
+    def forget_ask(self, ask_id: str) -> None:
+        assert self._client.delete(f"claude_batch:ask:{ask_id}")
 
     def lose_job(self, job_id: str) -> None:
         assert self._client.delete(f"claude_batch:{{{job_id}}}:job")
@@ -259,6 +265,9 @@ class PostgresLedger:
 
     def forget_owner(self, batch_id: str) -> None:
         assert self._run("DELETE FROM claude_batch.batch_ids WHERE batch_id = %s RETURNING 1", batch_id)
+
+    def forget_ask(self, ask_id: str) -> None:
+        assert self._run("DELETE FROM claude_batch.asks WHERE ask_id = %s RETURNING 1", ask_id)
 
     def lose_job(self, job_id: str) -> None:
         assert self._run("DELETE FROM claude_batch.jobs WHERE job_id = %s RETURNING 1", job_id)

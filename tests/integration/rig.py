@@ -18,7 +18,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
-from tests.chaos.ledgers import LEDGERS
+from tests.chaos.ledgers import LEDGERS, Ledger
 from tests.factories import make_params
 from tests.support import FAST, STORE, LendStore, inherited, wait_until
 
@@ -33,6 +33,7 @@ __all__ = [
     "Source",
     "account_for",
     "forget_account",
+    "ledger_of",
     "name_servers",
     "open_world",
     "requests",
@@ -81,7 +82,12 @@ def open_world(log: Path, lend_store: LendStore) -> Iterator[tuple[Celery, Simul
 
 def forget_account(app: Celery) -> None:
     """Leave nothing of what the calls of earlier tests have shown of the account: pauses, and how long batches took."""
-    LEDGERS[STORE](app.conf.claude_batch_store_url).forget_accounts()
+    ledger_of(app).forget_accounts()
+
+
+def ledger_of(app: Celery) -> Ledger:
+    """What is in the store of such an app, beyond its interface."""
+    return LEDGERS[STORE](app.conf.claude_batch_store_url)
 
 
 def name_servers(redis_url: str, store_url: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from celery import Celery
 
@@ -12,6 +13,7 @@ from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Simulator
 from tests.adversarial.server import Answer, Manners, UnfriendlyServer
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import requests
 from tests.support import wait_until
 
@@ -88,7 +90,7 @@ def test_a_batch_that_is_not_in_sight_is_not_taken_for_lost(
 
 
 def test_a_new_key_of_the_same_account_goes_on(
-    app: Celery, start_worker: Callable[..., Worker], unfriendly: UnfriendlyServer
+    app: Celery, start_worker: Callable[..., Worker], unfriendly: UnfriendlyServer, ledger: Ledger
 ) -> None:
     """It sees the batch, so it is believed, also when it later does not see it."""
     account = unfriendly.account()
@@ -100,8 +102,7 @@ def test_a_new_key_of_the_same_account_goes_on(
     start_worker(unfriendly.url, **OTHER)
     assert result.get(timeout=180)["succeeded"] == 5
     assert account.calls["create"] == 1
-    record = app.backend.client.hgetall(f"claude_batch:{{{result.id}}}:job")
-    assert b"sk-ant" not in b"".join(record.values())
+    assert b"sk-ant" not in msgspec.json.encode([*ledger.open().transfer.export_job(result.id)])
 
 
 def test_an_unanswered_create_may_be_left_to_a_person(

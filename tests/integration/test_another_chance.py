@@ -160,7 +160,7 @@ class TestRounds:
         wait_until(lambda: calls(simulator, "results", 200))
         simulator.behave(processing_seconds=4)
         wait_until(lambda: simulator.state().totals.batches_created == 2)
-        app.backend.client.hset(f"claude_batch:{{{result.id}}}:job", "options", '{"max_wait": 1}')
+        job._store.jobs.update_job(result.id, options={"max_wait": 1})
         with pytest.raises(errors.WaitExceeded, match=r"12 outcomes"):
             result.get(timeout=180)
         assert job.status().succeeded == 10

@@ -22,7 +22,7 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Outcome, Simulator
 from claude_batch_tasks.store import open_store
 from tests.factories import make_params
-from tests.integration.rig import HEARD, name_servers
+from tests.integration.rig import HEARD, ledger_of, name_servers
 from tests.integration.test_delivery import stop_waiting
 from tests.support import FAST, LendStore, inherited, wait_until
 
@@ -259,7 +259,7 @@ def test_an_ask_whose_place_the_store_has_lost_ends_all_the_same(world: World) -
     results = [ask.delay(make_params(f"prompt {n}"), **SOON) for n in range(2)]
     wait_until(lambda: simulator.journal(prompts=False).batches)
     job = results[0].job
-    assert app.backend.client.delete(f"claude_batch:ask:{results[0].id}") == 1
+    ledger_of(app).forget_ask(results[0].id)
     simulator.end()
     assert [ask.AsyncResult(result.id).get(timeout=60).complete for result in results] == [True] * 2
     wait_until(lambda: ended(app, job.job_id) == 2)

@@ -11,6 +11,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import Worker
 from tests.adversarial.server import NO_CREDIT, NOT_PAID, SPEND_LIMIT, Answer, Manners, UnfriendlyServer, refusal
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import requests
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers]
@@ -85,7 +86,7 @@ class TestAJobWithFiles:
 
 class TestWhatAnswersCost:
     def test_is_what_is_known_and_says_what_is_not(
-        self, app: Celery, start_worker: StartWorker, api: UnfriendlyServer
+        self, app: Celery, start_worker: StartWorker, api: UnfriendlyServer, ledger: Ledger
     ) -> None:
         """One row in fast mode leaves the others their cost."""
         plain = {"input_tokens": 1_000, "output_tokens": 100}
@@ -115,9 +116,9 @@ class TestWhatAnswersCost:
         assert summary["cost_unknown"] == {f"{OPUS} (speed fast)": 1}
         status = BatchJob(result.id, app).status()
         assert (status.cost, status.cost_unknown) == (summary["cost"], summary["cost_unknown"])
-        money = app.backend.client.hgetall(f"claude_batch:{{{result.id}}}:money")
-        assert int(money[b"reserved"]) == 0
-        assert int(money[b"spent"]) >= expected * 1e9, "what is not known is not free"
+        money = ledger.read_money(result.id)
+        assert money["reserved"] == 0
+        assert money["spent"] >= expected * 1e9, "what is not known is not free"
 
 
 class TestAnAccountThatRefusesInTheMiddle:
