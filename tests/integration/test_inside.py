@@ -12,6 +12,7 @@ from celery.contrib.testing.worker import start_worker
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.api import clients
 from claude_batch_tasks.simulator import Simulator
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import requests
 from tests.support import FAST, wait_until
 
@@ -38,11 +39,10 @@ def test_what_waits_there_is_sent_when_it_is_due(pool: str, here: Celery, simula
     assert BatchJob(job.id, here).status().polls >= 2
 
 
-def test_nothing_is_sent_by_one_that_was_stopped(here: Celery, simulator: Simulator) -> None:
+def test_nothing_is_sent_by_one_that_was_stopped(here: Celery, simulator: Simulator, ledger: Ledger) -> None:
     simulator.behave(processing_seconds=3600)
-    client = here.backend.client
     with start_worker(here, perform_ping_check=False):
         run_batch.delay(requests("job", 1), poll_min=4, poll_max=4)
-        wait_until(lambda: client.zcard("claude_batch:waiting"))
+        wait_until(lambda: ledger.count_unfinished().get("waiting"))
     time.sleep(5)
-    assert (client.zcard("claude_batch:waiting"), client.llen("celery")) == (1, 0)
+    assert (ledger.count_unfinished()["waiting"], here.backend.client.llen("celery")) == (1, 0)
