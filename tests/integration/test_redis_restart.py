@@ -24,7 +24,7 @@ from claude_batch_tasks import BatchJob, run_batch, transport
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Behaviour, Scenario, Simulator
 from tests.integration.rig import account_for, requests
-from tests.support import STORE, wait_until
+from tests.support import wait_until
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(400)]
 
@@ -97,8 +97,7 @@ def test_jobs_outlive_restarts_of_redis(
         assert (worker.pid, worker.returncode) == (pid, None)
         log = worker.log.read_text()
         assert log.count("Connection to broker lost") >= 2
-        # Said at its start, of the server that is the store; see ``checks``.
-        assert log.count("maxmemory-policy noeviction") == (STORE == "redis")
+        assert log.count("maxmemory-policy noeviction") == 1  # said at its start, see ``checks``
     app.close()
 
 
