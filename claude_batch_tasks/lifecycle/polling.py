@@ -247,7 +247,7 @@ def _make_poll_schedule(step: Step) -> Callable[[Flight, float, float], float]:
 
 def _is_list_worthwhile(step: Step) -> bool:
     """Return whether enough batches are in flight for a list call, and list calls work."""
-    if step.store.in_flight.count_batches(step.account) + 1 < rules.LIST_CALL_FROM:
+    if step.store.in_flight.count_batches(step.account, rules.LIST_CALL_FROM) + 1 < rules.LIST_CALL_FROM:
         return False
     return step.store.in_flight.paused_until(f"{step.account}:list") <= step.now()
 

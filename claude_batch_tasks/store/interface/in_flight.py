@@ -11,8 +11,8 @@ from claude_batch_tasks.records import Flight, Unit
 class InFlight(Protocol):
     """An account's batches in flight and the list calls that poll them; an account is a text without colons."""
 
-    def count_batches(self, account: str) -> int:
-        """Return how many batches are in flight: their polls wait."""
+    def count_batches(self, account: str, most: int) -> int:
+        """Return how many batches are in flight, ``most`` at most: their polls wait."""
 
     def list_batches(self, account: str) -> dict[Unit, tuple[Flight, float]]:
         """Return the batches in flight, and when each is due."""

@@ -20,8 +20,8 @@ class PostgresInFlight(Part):
     queries = "in_flight"
 
     @answering
-    def count_batches(self, account: str) -> int:
-        return int(self._fetch_value("count_batches", account=account))
+    def count_batches(self, account: str, most: int) -> int:
+        return int(self._fetch_value("count_batches", account=account, most=most))
 
     @answering
     def list_batches(self, account: str) -> dict[Unit, tuple[Flight, float]]:

@@ -35,8 +35,8 @@ class RedisInFlight(Part):
     """``interface.InFlight`` on a Redis server."""
 
     @answering
-    def count_batches(self, account: str) -> int:
-        return int(self._redis.hlen(account_key(account, FLIGHTS)))
+    def count_batches(self, account: str, most: int) -> int:
+        return min(int(self._redis.hlen(account_key(account, FLIGHTS))), most)
 
     @answering
     def list_batches(self, account: str) -> dict[Unit, tuple[Flight, float]]:

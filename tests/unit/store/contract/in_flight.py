@@ -72,14 +72,14 @@ class TestBatchesInFlight:
         due = store.now() + 500
         first, second = (park_batch(store, number, due, in_flight=True) for number in range(2))
         park_batch(store, 2, due)
-        assert store.in_flight.count_batches(ACCOUNT) == 2
+        assert [store.in_flight.count_batches(ACCOUNT, most) for most in (1, 2, 1000)] == [1, 2, 2]
         found = store.in_flight.list_batches(ACCOUNT)
         assert {unit: flight for unit, (flight, _) in found.items()} == {first: make_flight(0), second: make_flight(1)}
         store.leases.acquire_lease(first, 6, "me", LONG)
-        assert store.in_flight.count_batches(ACCOUNT) == 1
+        assert store.in_flight.count_batches(ACCOUNT, 1000) == 1
         store.jobs.delete_job(second.job_id)
         assert store.in_flight.list_batches(ACCOUNT) == {}
-        assert store.in_flight.count_batches("another") == 0
+        assert store.in_flight.count_batches("another", 1000) == 0
 
     def test_keep_all_that_is_known_of_them(self, store: Store) -> None:
         flight = make_flight(7, expires_at=200.25, deadline=300.5, api_ahead=-60.0)

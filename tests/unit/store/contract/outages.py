@@ -90,7 +90,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "schedule.wake_units": lambda s: s.schedule.wake_units([BATCH]),
     "schedule.wait_again": lambda s: s.schedule.wait_again([BATCH], 5.0),
     "schedule.postpone_units": lambda s: s.schedule.postpone_units({BATCH: 2.0}),
-    "in_flight.count_batches": lambda s: s.in_flight.count_batches("account"),
+    "in_flight.count_batches": lambda s: s.in_flight.count_batches("account", 10),
     "in_flight.list_batches": lambda s: s.in_flight.list_batches("account"),
     "in_flight.lock_list_call": lambda s: s.in_flight.lock_list_call("account", "me", LONG),
     "in_flight.record_list_call": lambda s: s.in_flight.record_list_call("account", failed=True),

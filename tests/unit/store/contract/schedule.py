@@ -260,12 +260,12 @@ class TestAUnitThatWaits:
         store.jobs.delete_job(unit.job_id)
         assert store.schedule.take_due(10) == ([], None)
         assert store.in_flight.list_batches(ACCOUNT) == {}
-        assert store.in_flight.count_batches(ACCOUNT) == 0
+        assert store.in_flight.count_batches(ACCOUNT, 1000) == 0
         # Also when its job was revoked, and it was handed out just now.
         unit = park_batch(store, 1, 5.0, in_flight=True)
         store.schedule.take_due(10)
         store.schedule.remove_unit(unit)
-        assert store.in_flight.count_batches(ACCOUNT) == 0
+        assert store.in_flight.count_batches(ACCOUNT, 1000) == 0
         store.jobs.delete_job(unit.job_id)
         assert contents() == set()
 
@@ -388,7 +388,7 @@ class TestManyInFlight:
         found, _ = store.schedule.take_due(1000)
         assert set(units[:MANY]) <= set(found)
         assert len(found) == MANY + 1
-        assert store.in_flight.count_batches(ACCOUNT) == MANY
+        assert store.in_flight.count_batches(ACCOUNT, 1000) == MANY
 
     def test_are_put_off_though_they_were_due_meanwhile(self, store: Store, pass_time: PassTime) -> None:
         units = [park_batch(store, number, 5.0, in_flight=True) for number in range(3 * MANY)]
@@ -421,7 +421,7 @@ class TestManyInFlight:
         units = [park_batch(store, number, store.now() + 500, in_flight=True) for number in range(2 * MANY)]
         store.schedule.wake_units(units[:3])
         assert set(store.schedule.take_due(1000)[0]) == set(units[:3])
-        assert store.in_flight.count_batches(ACCOUNT) == 2 * MANY - 3
+        assert store.in_flight.count_batches(ACCOUNT, 1000) == 2 * MANY - 3
 
     def test_are_known_with_when_they_are_due(self, store: Store) -> None:
         later = float(int(store.now()) + 500)

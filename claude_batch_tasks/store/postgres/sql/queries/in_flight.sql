@@ -1,5 +1,8 @@
 -- name: count_batches
-SELECT count(*) FROM claude_batch.units WHERE account = %(account)s
+SELECT count(*) FROM (
+  -- In order, so that the index is read, and no more of it than that.
+  SELECT FROM claude_batch.units WHERE account = %(account)s ORDER BY due_at LIMIT %(most)s
+) AS counted
 
 -- name: list_batches
 SELECT job_id, batch, lane, flight, due_at FROM claude_batch.units WHERE account = %(account)s AND waiting
