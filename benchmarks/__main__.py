@@ -2,6 +2,7 @@
 
     python -m benchmarks                                # everything but ask and in_flight, four minutes
     python -m benchmarks fetch read --records 10000     # these groups, at this size only
+    python -m benchmarks stores                         # Redis, PostgreSQL and S3 next to each other, see stores.py
 
 Each case runs in a process of its own against a Redis and a bare HTTP server of the benchmark's own. A ratio compares
 two cases of the same run at the same size.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from benchmarks.measure import Measured, run
 from benchmarks.servers import servers
+from benchmarks.stores import compare_stores
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,14 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", help=", ".join(GROUPS))
     parser.add_argument("--records", type=int, nargs="+", help="sizes, in place of each group's own")
     parser.add_argument("--repeat", type=int, default=1, help="run each case so many times, and show the fastest")
+    parser.add_argument("--jobs", default="10,1000,100000", help="of stores: how many are in flight meanwhile")
+    parser.add_argument("--markdown", action="store_true", help="of stores: print the tables of the documentation")
     options = parser.parse_args()
+    if options.groups == ["stores"]:
+        print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores\n")
+        jobs = map(int, options.jobs.split(","))
+        compare_stores(jobs, (options.records or [10_000])[0], options.repeat, markdown=options.markdown)
+        return
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     chosen = [GROUPS[name] for name in options.groups or GROUPS if name in options.groups or name not in LONG]

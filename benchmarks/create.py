@@ -14,13 +14,12 @@ from benchmarks.measure import Bench
 from claude_batch_tasks import api
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import create_batch
 
 
 def _prepare_job(bench: Bench, job_id: str) -> None:
     submission.submit_job(world.app(bench), job_id, material.requests(bench.records), {})
-    open_store_at(bench.redis_url).jobs.update_job(job_id, state="running", admitted=1)
+    world.store(bench).jobs.update_job(job_id, state="running", admitted=1)
 
 
 def prepare(bench: Bench) -> None:
@@ -59,7 +58,7 @@ def _create(bench: Bench, app: Celery, job_id: str) -> None:
     api.get_client("default", Settings.of(app).client_factories)
     with bench.measure():
         create_batch.apply((job_id, 0, 0, 0), throw=True)
-    batch = open_store_at(bench.redis_url).records.read_batch(job_id, 0)
+    batch = world.store(bench).records.read_batch(job_id, 0)
     assert batch is not None
     assert batch.state == "in_progress", batch.state
 

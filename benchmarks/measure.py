@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks import database
 from tests.chaos.released import release_env, unpack_release
 
 #: How the name of a case begins that is the last release's.
@@ -51,6 +52,12 @@ class Bench:
 
     def __init__(self, case: str, records: int, redis_url: str, api_url: str) -> None:
         self.records, self.redis_url, self.api_url = records, redis_url, api_url
+        #: Its address where stores are compared; None: it is the Redis, which has this benchmark's jobs alone.
+        self.compared = os.environ.get("BENCHMARK_STORE_URL")
+        self.store_url = self.compared or redis_url
+        self.payload_url = os.environ.get("BENCHMARK_PAYLOAD_URL")
+        #: The end of the ids of jobs, where several cases have the same store.
+        self.suffix = os.environ.get("BENCHMARK_SUFFIX", "")
         self.measured = Measured(case, records)
 
     @contextlib.contextmanager
@@ -58,12 +65,13 @@ class Bench:
         """Measure what is done inside; everything needed is to be imported before."""
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before = memory("VmRSS")
-        cpu, wall = time.process_time(), time.perf_counter()
-        yield
-        self.measured.seconds = time.perf_counter() - wall
-        self.measured.cpu_seconds = time.process_time() - cpu
-        self.measured.peak_mb = memory("VmHWM") - before
+        with database.count_writes(self.store_url, self.measured.values):
+            before = memory("VmRSS")
+            cpu, wall = time.process_time(), time.perf_counter()
+            yield
+            self.measured.seconds = time.perf_counter() - wall
+            self.measured.cpu_seconds = time.process_time() - cpu
+            self.measured.peak_mb = memory("VmHWM") - before
 
 
 def memory(name: str, pid: int | str = "self") -> float:
@@ -73,12 +81,12 @@ def memory(name: str, pid: int | str = "self") -> float:
     return int(found[1]) / 1000
 
 
-def run(case: str, records: int, redis_url: str, api_url: str) -> Measured:
+def run(case: str, records: int, redis_url: str, api_url: str, env: dict[str, str] | None = None) -> Measured:
     """Measure a case, named ``module.function`` in this package, in a process of its own.
 
     ``released.module.function`` is that of the last release, which has a database of its own.
     """
-    name, folder, env = case.removeprefix(RELEASED), None, None
+    name, folder = case.removeprefix(RELEASED), None
     if name != case:
         folder, redis_url = _unpack_release(), redis_url.replace("/0", "/1")
         env = {**os.environ, **release_env(folder)}

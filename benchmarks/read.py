@@ -11,12 +11,11 @@ from benchmarks import world
 from benchmarks.measure import Bench
 from claude_batch_tasks import BatchJob
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.store import open_store_at
 
 
 def _job(bench: Bench) -> BatchJob:
     app = world.app(bench)
-    store, unit = open_store_at(bench.redis_url), Unit(world.job_id(bench.records), 0)
+    store, unit = world.store(bench), Unit(world.job_id(bench), 0)
     store.leases.acquire_lease(unit, 10**16, "benchmark", 60)
     store.leases.write_record(unit, "benchmark", final=True, done=True)
     return BatchJob(unit.job_id, app)
@@ -39,9 +38,8 @@ def in_order(bench: Bench) -> None:
 def errored(bench: Bench) -> None:
     """``job.results(type="errored")``, of which there are none: every row is looked at."""
     job = _job(bench)
-    unit = Unit(world.job_id(bench.records), 0)
-    store = open_store_at(bench.redis_url)
-    store.leases.write_record(unit, "benchmark", counts={"succeeded": bench.records - 1, "errored": 1})
+    unit = Unit(world.job_id(bench), 0)
+    world.store(bench).leases.write_record(unit, "benchmark", counts={"succeeded": bench.records - 1, "errored": 1})
     with bench.measure():
         assert sum(1 for _ in job.results(type="errored")) == 0
 

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.__main__ import GROUPS
 from benchmarks.measure import run
 from benchmarks.servers import servers
+from benchmarks.store_tables import TITLES
+from benchmarks.stores import compare_stores
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(600)]
 
@@ -31,6 +33,21 @@ def test_every_case_runs(name: str, urls: tuple[str, str]) -> None:
         if case != "end_to_end.batchwizard":  # it would have to be installed from the network
             measured = run(case, 240, *urls)
             assert measured.seconds > 0 or "prepare" in case, case
+
+
+def test_stores_are_compared_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    found = compare_stores([12], 240, 1, markdown=True)
+    ledgers = ["Redis", "PostgreSQL"]
+    for case in TITLES:
+        stores = ledgers if case.startswith("many_jobs") else [*ledgers, "Redis + S3", "PostgreSQL + S3"]
+        assert {store for _, of, store in found.measured if of == case} == set(stores), case
+        load = found.measured[12, case, "PostgreSQL"].values
+        assert case.startswith("read") or min(load["wal"], load["transactions"]) > 0, case
+    for case in ("submit.ours", "fetch.ours"):
+        assert all(found.sizes[12, case, server] > 100 for server in (*ledgers, "S3")), case
+    printed = capsys.readouterr().out
+    assert printed.count("| --- |") >= 4
+    assert all(title in printed for title in TITLES.values())
 
 
 def test_memory_does_not_grow_with_the_records(urls: tuple[str, str]) -> None:
