@@ -63,6 +63,11 @@ _CAUSES = (
         "it closes the connection",
         "rediss:// (amqps://) in {setting} if the server speaks TLS; else see that server's log",
     ),
+    (
+        ("permission denied",),
+        "its user has too few rights: {error}",
+        "Grant them; or, if {setting} is a database, create its tables as a user who may, and grant the use of them",
+    ),
     (("loading", "starting up"), "it still reads its data", "Wait, and run doctor again"),
     (("",), "{error}", "See that server's log, and {setting}"),
 )

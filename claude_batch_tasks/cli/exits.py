@@ -70,8 +70,9 @@ def explain_errors() -> Iterator[None]:
 
 
 def as_sentence(exc: Exception) -> str:
-    """Return the text of an error, with one full stop at its end."""
-    return f"{str(exc).rstrip('.')}."
+    """Return the text of an error, with one full stop or question mark at its end."""
+    text = str(exc).rstrip(".")
+    return text if text.endswith("?") else f"{text}."
 
 
 def give_up_output() -> None:
@@ -92,10 +93,12 @@ def _find_failure(exc: Exception) -> Failure | None:
         case errors.JobNotFound():
             listing = common.spell_command(click.get_current_context(), "list")
             return Failure(f"{as_sentence(exc)} `{listing}` shows the jobs there are.", NO_SUCH_JOB)
+        case errors.StoreTooNew() | errors.StoreNotMigrated() | errors.StoreMoved():
+            return Failure(as_sentence(exc), UNREACHABLE)
         case errors.StoreUnavailable():
             return Failure(
-                f"{as_sentence(exc)} Does its server run, and is it the one that claude_batch_store_url (or the result "
-                "back end, or the broker) names? Trying again is safe.",
+                f"{as_sentence(exc)} Check that the server runs, and that its address, user and password are right: "
+                "claude_batch_store_url, or the result back end or the broker if it is not set. Trying again is safe.",
                 UNREACHABLE,
             )
         case errors.BrokerUnavailable():

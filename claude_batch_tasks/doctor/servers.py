@@ -199,15 +199,21 @@ def _is_database(back_end: type) -> bool:
 
 
 def _connect_database(app: Celery) -> None:
-    """Connect to the database of a result back end.
+    """Connect to the database of a result back end; if it is a PostgreSQL, see that a result can be written.
 
-    The back end itself would create its tables, and would retry a missing database for longer than we wait.
+    What is written is rolled back. The back end itself would create its tables, and would retry a missing database for
+    longer than we wait.
     """
-    from sqlalchemy import create_engine
+    from celery.backends.database.models import Task
+    from sqlalchemy import create_engine, insert
 
+    table: Any = Task
     made: Any = backends.by_url(app.conf.result_backend, app.loader)
     engine = create_engine(made[1] or app.conf.database_url, **(app.conf.database_engine_options or {}))
     try:
-        engine.connect().close()
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                table.metadata.create_all(connection)
+                connection.execute(insert(table).values(task_id=f"claude-batch-doctor-{uuid4().hex}"))
     finally:
         engine.dispose()

@@ -35,6 +35,8 @@ _ALIAS = re.compile(r"django://([^\s/?#@:]+)/?")
 #: A prefix that can stand in front of a schema's name without quotes, and leaves room for it.
 _SCHEMA_PREFIX = re.compile(r"([a-z_][a-z0-9_]{0,39})?")
 
+_ESCAPES = "write signs such as / @ [ # in a password as %2F %40 %5B %23"
+
 _EXAMPLES = (
     "redis://host:6379/0, sentinel://one:26379;sentinel://two:26379/0?master_name=mymaster, "
     "postgresql://user:password@host/database, django://default (a database of Django's), or the dotted path of a "
@@ -195,7 +197,9 @@ def _postgres_url(url: str) -> str:
         hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
         ports = [host.port for host in hosts]
     except ValueError:
-        raise _not_valid("write signs such as / @ [ # in a password as %2F %40 %5B %23") from None
+        raise _not_valid(_ESCAPES) from None
+    if parts.netloc.count("@") > 1:
+        raise _not_valid(_ESCAPES)
     if not rest or 0 in ports:
         raise _not_valid("it needs a host and a database, such as postgresql://user:password@host:5432/database")
     _check_options(url)

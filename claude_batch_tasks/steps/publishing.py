@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -45,6 +46,9 @@ _UNMAKEABLE = (
     SerializationError,
     BatchTasksError,
 )
+
+#: The modules of result back ends whose clients have errors of their own: of SQLAlchemy, of Django's databases.
+_BACK_ENDS = ("celery.backends.", "django_celery_results.backends.")
 
 #: For each app: its pool of producers with time-outs, and the errors of its broker.
 _pools: WeakKeyDictionary[Celery, tuple[Any, tuple[type[Exception], ...]]] = WeakKeyDictionary()
@@ -186,6 +190,19 @@ def is_backend_outage(exc: BaseException) -> bool:
     return isinstance(exc, RuntimeError) and "result store" in str(exc)
 
 
+def is_backend_error(exc: BaseException) -> bool:
+    """Return whether an error is one of the result back end: an outage, or an error of its client, such as SQLAlchemy.
+
+    A database that is a back end is opened by the first message.
+    """
+    if is_backend_outage(exc):
+        return True
+    if type(exc).__module__ == "builtins" or isinstance(exc, _UNMAKEABLE):
+        return False
+    frames = traceback.walk_tb(exc.__traceback__)
+    return any(str(frame.f_globals.get("__name__")).startswith(_BACK_ENDS) for frame, _ in frames)
+
+
 def is_outage(app: Celery, exc: BaseException) -> bool | None:
     """Return whether a message was not sent because the broker or a back end does not answer, and may be sent later.
 
@@ -196,6 +213,8 @@ def is_outage(app: Celery, exc: BaseException) -> bool | None:
         return True
     if isinstance(exc, _UNMAKEABLE):
         return False
+    if is_backend_error(exc):
+        return None  # of a database; to open it again would take as long again
     _, refused = _producer_pool(app)
     backend: Any = app.backend
     if isinstance(exc, (*refused, *getattr(backend, "connection_errors", ()))):

@@ -82,15 +82,15 @@ def end_refused_job(app: Celery, store: Ledger, job_id: str, exc: Exception) -> 
     """Remove a job whose message the broker did not take; return only if a worker has begun the job nevertheless.
 
     Raises:
-        BrokerUnavailable: the broker does not answer, or the message did not get there in time; the text says whether
-            the job exists.
+        BrokerUnavailable: the broker or the result back end does not answer, or the message did not get there in time;
+            the text says whether the job exists.
         Exception: the message cannot be made; the job does not exist.
     """
     what = remove_refused_job(store, job_id)
     if what == "begun":
         extra = history.fields(Unit(job_id), "sent")
         log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
-    elif publishing.is_outage(app, exc):
+    elif publishing.is_backend_error(exc) or publishing.is_outage(app, exc):
         raise errors.BrokerUnavailable(_describe_refusal(app, job_id, exc, what)) from exc
     else:
         raise exc
@@ -114,8 +114,9 @@ def remove_refused_job(store: Ledger, job_id: str) -> Literal["begun", "removed"
 
 
 def _describe_refusal(app: Celery, job_id: str, exc: Exception, what: str) -> str:
-    if publishing.is_backend_outage(exc):
-        text = f"the result back end did not answer, so the message of job {job_id} was not sent"
+    if publishing.is_backend_error(exc):
+        reason = mask_passwords(str(exc)).partition("\n")[0].rstrip(".")
+        text = f"the result back end cannot be used ({reason}), so the message of job {job_id} was not sent"
     else:
         reason = mask_passwords(str(exc)).rstrip(".") or type(exc).__name__
         broker = broker_address.describe_broker(app)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import psycopg
 import pytest
 from celery import Celery
 from kombu import Connection
@@ -21,6 +22,7 @@ from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.store import open_store_at
 from tests.doctor.conftest import KEY, PASSWORD, Said, Set, answering
+from tests.postgres_server import PostgresServer
 from tests.unit.checks.test_pools import add_asks
 
 pytestmark = pytest.mark.workers
@@ -158,6 +160,23 @@ def test_a_database_of_results(tmp_path: Path, make_app: MakeApp, doctor_says: D
     said = doctor_says(make_app(result_backend=url), "servers")
     assert said.ids == ["E101"]
     assert "does not answer (no server listens there): result.get() and result.state fail" in said.text
+
+
+def test_a_database_of_results_whose_user_may_not_create_its_tables(
+    postgres_server: PostgresServer, postgres_url: str, make_app: MakeApp, doctor_says: DoctorSays
+) -> None:
+    url = postgres_url.replace("postgresql", "db+postgresql+psycopg")
+    assert doctor_says(make_app(result_backend=url), "servers").ids == []
+    with psycopg.connect(postgres_url, autocommit=True) as database:
+        assert database.execute("SELECT to_regclass('celery_taskmeta')").fetchone() == (None,)
+        database.execute("REVOKE CREATE ON SCHEMA public FROM public")
+    postgres_server.execute("CREATE ROLE guest_of_results LOGIN")
+    try:
+        said = doctor_says(make_app(result_backend=url.replace("postgres@", "guest_of_results@")), "servers")
+    finally:
+        postgres_server.execute("DROP ROLE guest_of_results")
+    assert said.ids == ["E101"]
+    assert "permission denied for schema public" in said.text
 
 
 def test_a_rabbitmq_that_refuses_the_password(make_app: MakeApp, doctor_says: DoctorSays) -> None:

@@ -26,12 +26,14 @@ def migrate(ctx: click.Context, check: bool, as_sql: bool, as_json: bool) -> Non
     workers need fewer rights: `--sql` prints them. A Redis needs none of this.
     """
     from claude_batch_tasks.cli import common
-    from claude_batch_tasks.settings import Settings
+    from claude_batch_tasks.settings import Settings, store_urls
     from claude_batch_tasks.store import open_store
 
     if check and as_sql:
         raise click.UsageError("--check and --sql cannot be used together")
-    schema = open_store(Settings.of(common.app_of(ctx))).schema
+    settings = Settings.of(common.app_of(ctx))
+    schema = open_store(settings).schema
+    store = f"the store ({store_urls.store_name(settings.store_url or '')})"
     if as_sql:
         click.echo("\n\n".join(_format_statements(schema)))
         return
@@ -40,9 +42,14 @@ def migrate(ctx: click.Context, check: bool, as_sql: bool, as_json: bool) -> Non
     if as_json:
         output.print_json({"current": not left or changed, "changed": changed})
     elif left and check:
-        output.say("The tables of the store are not there, or are those of an earlier release.")
+        output.say(
+            f"The tables of {store} are missing, or are those of an earlier release. Nothing was changed. "
+            "Run `claude-batch migrate`."
+        )
+    elif not schema.describe_rights():
+        output.say(f"{store[0].upper()}{store[1:]} has no tables, so there is nothing to do.")
     else:
-        output.say(f"The tables of the store {'were made, or brought' if changed else 'are'} up to date.")
+        output.say(f"The tables of {store} {'were created or updated' if changed else 'are up to date'}.")
     if left and check:
         ctx.exit(exits.FAILED)
 

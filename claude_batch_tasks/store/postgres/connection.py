@@ -21,6 +21,7 @@ from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.postgres.borrowed import lent
 from claude_batch_tasks.store.postgres.borrowed.views import view_connection
+from claude_batch_tasks.store.postgres.error_texts import describe
 from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
 from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource as ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_queries, with_schema
@@ -178,7 +179,13 @@ class Connection:
         """Return the error for what prevented the database from answering."""
         if isinstance(exc, _UNMIGRATED):
             return describe_unmigrated(self.schema, self.source.where, exc)
-        return StoreUnavailable(f"the store at {self.source.where} did not answer: {type(exc).__name__}: {exc}")
+        where = f"the store at {self.source.where}"
+        if isinstance(exc, sql_errors.InsufficientPrivilege):
+            return StoreUnavailable(
+                f"{where} refused this to its user: {describe(exc)}. `claude-batch doctor` prints the GRANTs that are "
+                "missing"
+            )
+        return StoreUnavailable(f"{where} did not answer: {type(exc).__name__}: {describe(exc)}")
 
     def _read_time(self) -> float:
         try:

@@ -15,7 +15,6 @@ from claude_batch_tasks.store.postgres.borrowed import lent
 from claude_batch_tasks.store.postgres.borrowed.views import view_connection
 from claude_batch_tasks.store.postgres.connection import OUTAGES, Connection, Part, answering
 from claude_batch_tasks.store.postgres.sources import Connected
-from claude_batch_tasks.store.postgres.statements import with_schema
 
 
 class PostgresTransactions(Part):
@@ -74,7 +73,9 @@ class PostgresSchema:
             return migrations.drop(connection, self._connection.schema)
 
     def describe_rights(self) -> str:
-        return with_schema(migrations.RIGHTS, self._connection.schema)
+        rights = migrations.list_rights(self._connection.schema, "app")
+        about = '-- For each user of workers and applications (here "app"). The user who owns the schema runs them.'
+        return "\n".join((about, *rights))
 
     @contextmanager
     def _lend(self) -> Iterator[Connected]:
@@ -85,9 +86,9 @@ class PostgresSchema:
                 yield connection
         except sql_errors.InsufficientPrivilege as exc:
             raise BatchTasksError(
-                f"the user of the store at {where} has not the rights to do this: {exc.diag.message_primary}. "
-                "Nothing was changed. A user who may create schemas in the database, or who owns this one, can: run "
-                "the command as that user, or have them run what `claude-batch migrate --sql` prints"
+                f"the user of the store at {where} may not do this: {exc.diag.message_primary}. Nothing was "
+                "changed. Run the command as a user who may create schemas in the database, or who owns the schema; "
+                "or let such a user run what `claude-batch migrate --sql` prints"
             ) from None
         except OUTAGES as exc:
             raise self._connection.unavailable(exc) from exc

@@ -12,7 +12,8 @@ import psycopg
 from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
 from claude_batch_tasks.records import ServerProblem, ServerReport
 from claude_batch_tasks.store.postgres.connection import Part, answering
-from claude_batch_tasks.store.postgres.migrations import check_version
+from claude_batch_tasks.store.postgres.error_texts import describe
+from claude_batch_tasks.store.postgres.migrations import check_version, list_rights
 from claude_batch_tasks.store.postgres.sources import Connected
 from claude_batch_tasks.store.postgres.wakeups import is_pooled
 
@@ -103,17 +104,12 @@ class PostgresInspection(Part):
         return None if row is None else row[0]
 
     def _not_permitted(self, server: Connected, what: str) -> ServerProblem:
-        user, schema = f'"{server.info.user}"', f'"{self._connection.schema}"'
-        fix = (
-            f"GRANT USAGE ON SCHEMA {schema} TO {user}; "
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}; "
-            f"GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {user}"
-        )
-        return ServerProblem("NOT_PERMITTED", {"commands": what, "fix": fix})
+        rights = " ".join(list_rights(self._connection.schema, f'"{server.info.user}"'))
+        return ServerProblem("NOT_PERMITTED", {"commands": what, "fix": rights})
 
 
 def _why_unreachable(exc: Exception) -> ServerProblem:
-    text = str(exc)
+    text = describe(exc)
     if "authentication failed" in text or "no password supplied" in text or "pg_hba.conf" in text:
         return ServerProblem("REFUSED_PASSWORD", {"scheme": "postgresql"})
     if missing := re.search(r'database "([^"]*)" does not exist', text):

@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 
 from claude_batch_tasks.errors import InvalidSettings, StoreNotMigrated, StoreTooNew
+from claude_batch_tasks.store.postgres.error_texts import describe
 from claude_batch_tasks.store.postgres.sources import Connected
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_functions, read_tables, with_schema
 from claude_batch_tasks.store.transfer.items import Mark
@@ -20,13 +21,13 @@ from claude_batch_tasks.store.transfer.marks import CLOSED, describe_mark
 VERSION, LEAST = 1, 1
 
 #: The rights of a user who need not be the one that migrates: that of workers, and of applications.
-RIGHTS = """\
--- For each user of workers and applications; here "app".
-GRANT USAGE ON SCHEMA claude_batch TO app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA claude_batch TO app;
-GRANT EXECUTE ON ALL ROUTINES IN SCHEMA claude_batch TO app;
-ALTER DEFAULT PRIVILEGES IN SCHEMA claude_batch GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app;
-"""
+_RIGHTS = (
+    "GRANT USAGE ON SCHEMA claude_batch TO {user};",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA claude_batch TO {user};",
+    "GRANT EXECUTE ON ALL ROUTINES IN SCHEMA claude_batch TO {user};",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA claude_batch GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {user};",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA claude_batch GRANT EXECUTE ON ROUTINES TO {user};",
+)
 
 _COUNT_HELD = """\
 SELECT (SELECT count(*) FROM claude_batch.jobs) + (SELECT count(*) FROM claude_batch.asks WHERE state = 'waiting')
@@ -121,6 +122,15 @@ def migrate(connection: Connected, schema: str = SCHEMA) -> bool:
     return bool(statements)
 
 
+def list_rights(schema: str, user: str) -> list[str]:
+    """Return the statements that give a user the rights of workers and applications; the schema's owner runs them.
+
+    Args:
+        user: the name of the role, quoted if it must be.
+    """
+    return [with_schema(statement, schema).format(user=user) for statement in _RIGHTS]
+
+
 def drop(connection: Connected, schema: str = SCHEMA) -> int:
     """Remove the schema, unless it holds jobs or asks; return how many it holds."""
     with connection.transaction():
@@ -152,8 +162,8 @@ def _exists(connection: Connected, find: str, name: str) -> bool:
 
 def describe_unmigrated(schema: str, where: str, exc: Exception | None) -> StoreNotMigrated:
     """Return the error for a schema that is not there, or that an earlier release has made."""
-    why = f" ({type(exc).__name__}: {exc})" if exc is not None else ""
+    problem = "was made by an earlier release" if exc is None else f"does not have what is needed ({describe(exc)})"
     return StoreNotMigrated(
-        f"the schema {schema!r} of the store at {where} is not there, or is that of an earlier release{why}. Nothing "
-        "was read or changed. Run `claude-batch migrate` (with Django: `manage.py migrate`); then it continues"
+        f"the schema {schema!r} of the store at {where} {problem}. Nothing was read or changed. Run `claude-batch "
+        "migrate` (with Django: `manage.py migrate`); workers and callers continue after that"
     )

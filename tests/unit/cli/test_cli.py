@@ -230,7 +230,7 @@ class TestSubmitting:
         assert refused.exit_code == 75
         # Celery before 5.7 does not say which of the two it was.
         said = (
-            "the broker at" if what == "broker" or version("celery") < "5.7" else "the result back end did not answer"
+            "the broker at" if what == "broker" or version("celery") < "5.7" else "the result back end cannot be used"
         )
         assert said in refused.output
         assert "The job does not exist" in refused.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import psycopg
 import pytest
@@ -10,6 +11,7 @@ from celery import Celery
 from click.testing import CliRunner, Result
 
 from claude_batch_tasks.cli import claude_batch
+from claude_batch_tasks.settings.store_urls import postgres_address
 from tests.postgres_server import PostgresServer
 
 
@@ -18,7 +20,7 @@ def run(*args: str) -> Result:
 
 
 def test_a_redis_has_nothing_to_migrate(app: Celery) -> None:
-    assert run().output == "The tables of the store are up to date.\n"
+    assert re.fullmatch(r"The store \(127.0.0.1:\d+/\d+\) has no tables, so there is nothing to do.\n", run().output)
     assert run("--check").exit_code == 0
     assert run("--sql").output == "-- Nothing is left to do.\n"
 
@@ -32,7 +34,11 @@ def on_postgres(app: Celery, postgres_url: str) -> str:
 
 def test_the_tables_are_made_once(on_postgres: str) -> None:
     checked = run("--check")
-    assert (checked.exit_code, "not there, or" in checked.output) == (1, True)
+    assert (checked.exit_code, checked.output) == (
+        1,
+        f"The tables of the store ({postgres_address(on_postgres)}) are missing, or are those of an earlier release. "
+        "Nothing was changed. Run `claude-batch migrate`.\n",
+    )
     assert json.loads(run("--json").output) == {"current": True, "changed": True}
     assert json.loads(run("--json").output) == {"current": True, "changed": False}
     assert run("--check").exit_code == 0
@@ -69,6 +75,16 @@ def test_a_user_without_the_right_is_told_what_it_takes(
     assert said.exit_code == 1
     assert "permission denied for database" in said.output
     assert "claude-batch migrate --sql" in said.output
+
+
+def test_a_command_before_it_says_what_to_do_on_one_line(on_postgres: str) -> None:
+    said = CliRunner().invoke(claude_batch, ["list"])
+    assert said.exit_code == 75
+    assert said.output == (
+        f"Error: the schema 'claude_batch' of the store at {postgres_address(on_postgres)} does not have what is "
+        'needed (relation "claude_batch.schema_version" does not exist). Nothing was read or changed. Run '
+        "`claude-batch migrate` (with Django: `manage.py migrate`); workers and callers continue after that.\n"
+    )
 
 
 def test_check_and_sql_exclude_each_other(on_postgres: str) -> None:

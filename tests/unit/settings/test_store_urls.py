@@ -57,6 +57,7 @@ class TestAnAddress:
             ("postgresql://u:%SECRET@h/db", "libpq cannot read it"),
             ("postgresql://u:SEC#RET@h/db", "%23"),
             ("postgresql://u:SEC/RET@h/db", "%2F"),
+            ("postgresql://u:SEC@RET@h/db", "%40"),
             ("postgresql://h:0/db", "host and a database"),
             ("postgresql://", "host and a database"),
             ("django://", "django://default"),

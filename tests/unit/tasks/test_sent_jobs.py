@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.backends.database import session
 from celery.exceptions import SoftTimeLimitExceeded
 
-from claude_batch_tasks import errors
+from claude_batch_tasks import errors, list_jobs, run_batch
 from claude_batch_tasks.checks import presence
+from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.tasks import sent_jobs
-from tests.factories import make_job_record
+from tests.factories import make_job_record, make_params
 
 
 def _fail_with(exc: BaseException) -> Any:
@@ -45,3 +47,21 @@ class TestAMessageThatWasSent:
         monkeypatch.setattr(presence, "warn_unserved", _fail_with(SoftTimeLimitExceeded()))
         with pytest.raises(SoftTimeLimitExceeded):
             sent_jobs.record_sent(Celery(set_as_current=False), store, "job-1", make_job_record(), 0.0, [])
+
+
+class TestAResultBackEndThatCannotBeOpened:
+    """A database is one that the first message opens: Celery creates its tables then."""
+
+    @pytest.mark.latest  # earlier releases of Celery create them with the first result
+    def test_leaves_no_job(self, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+        app.conf.result_backend = f"db+postgresql+psycopg://user:secret@127.0.0.1:{free_port()}/shop"
+        monkeypatch.setattr(session, "PREPARE_MODELS_MAX_RETRIES", 0)
+        with pytest.raises(
+            errors.BrokerUnavailable, match=r"the result back end cannot be used \(.*refused"
+        ) as refused:
+            run_batch.delay([{"custom_id": "a", "params": make_params()}])
+        text = str(refused.value)
+        assert "The job does not exist" in text
+        assert "secret" not in text
+        assert "\n" not in text
+        assert list(list_jobs(app=app)) == []
