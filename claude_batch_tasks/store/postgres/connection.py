@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import errors as sql_errors
 from psycopg.pq import TransactionStatus
 
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.store.answering import make_answering
 from claude_batch_tasks.store.apart import is_apart, stay_apart
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
@@ -25,8 +24,6 @@ from claude_batch_tasks.store.postgres.error_texts import describe
 from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
 from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource as ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_queries, with_schema
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 #: What says that the server cannot answer now, or not this user: an outage. Any other error is a fault of ours.
 OUTAGES = (
@@ -242,29 +239,4 @@ def in_transaction(connection: Connected) -> bool:
     return not connection.autocommit or connection.info.transaction_status == TransactionStatus.INTRANS
 
 
-def answering(method: _Method) -> _Method:
-    """Turn whatever keeps the database from answering into StoreUnavailable, in a part's method or generator.
-
-    The first call of all sees that the store is one for this release.
-    """
-    if inspect.isgeneratorfunction(method):
-
-        @functools.wraps(method)
-        def iterate(self: Part, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            try:
-                self._connection.open()
-                yield from method(self, *args, **kwargs)
-            except (*OUTAGES, *_UNMIGRATED) as exc:
-                raise self._connection.unavailable(exc) from exc
-
-        return iterate  # type: ignore[return-value]
-
-    @functools.wraps(method)
-    def call(self: Part, *args: Any, **kwargs: Any) -> Any:
-        try:
-            self._connection.open()
-            return method(self, *args, **kwargs)
-        except (*OUTAGES, *_UNMIGRATED) as exc:
-            raise self._connection.unavailable(exc) from exc
-
-    return call  # type: ignore[return-value]
+answering = make_answering(*OUTAGES, *_UNMIGRATED)

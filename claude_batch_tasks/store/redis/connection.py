@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
 
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.store.answering import make_answering
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.packing import Packer
@@ -17,8 +15,6 @@ from claude_batch_tasks.store.record_encoding import _Record, decode_hashes, rea
 from claude_batch_tasks.store.redis.keys import first_key, job_key
 from claude_batch_tasks.store.redis.schema import open_schema
 from claude_batch_tasks.store.redis.scripts import Script
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Connection:
@@ -100,29 +96,4 @@ class Part:
         return decode_hashes(self._hashes(keys=keys))
 
 
-def answering(method: _Method) -> _Method:
-    """Turn whatever keeps the server from answering into StoreUnavailable, in a part's method or generator.
-
-    The first call of all sees that the store is one for this release.
-    """
-    if inspect.isgeneratorfunction(method):
-
-        @functools.wraps(method)
-        def iterate(self: Part, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            try:
-                self._connection.open()
-                yield from method(self, *args, **kwargs)
-            except redis.RedisError as exc:
-                raise self._connection.unavailable(exc) from exc
-
-        return iterate  # type: ignore[return-value]
-
-    @functools.wraps(method)
-    def call(self: Part, *args: Any, **kwargs: Any) -> Any:
-        try:
-            self._connection.open()
-            return method(self, *args, **kwargs)
-        except redis.RedisError as exc:
-            raise self._connection.unavailable(exc) from exc
-
-    return call  # type: ignore[return-value]
+answering = make_answering(redis.RedisError)
