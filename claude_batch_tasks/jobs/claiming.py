@@ -9,13 +9,13 @@ from celery.utils import uuid
 from claude_batch_tasks import errors
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.steps import message_chain
-from claude_batch_tasks.store import HasBatchIds, HasJobs, HasLeases, HasSchedule
+from claude_batch_tasks.store import HasBatchIds, HasJobs, HasLeases, HasSchedule, HasStorage
 
 #: Seconds that the lease lasts while a batch's owner is recorded.
 _MOMENT = 60.0
 
 
-class _Owners(HasBatchIds, HasJobs, Protocol):
+class _Owners(HasBatchIds, HasJobs, HasStorage, Protocol):
     """Who owns which batch id."""
 
 
@@ -40,7 +40,7 @@ def claim_batch(store: _Adopting, job_id: str, job: JobRecord, batch_id: str, tt
             )
         store.leases.park_unit(unit, owner, position, now)
     except BaseException:
-        store.jobs.delete_job(job_id)
+        store.storage.delete_job(job_id)
         raise
 
 

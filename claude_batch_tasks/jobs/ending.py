@@ -66,4 +66,4 @@ def delete_job(store: _Deletable, job_id: str) -> None:
                 f"job {job_id} is {state}, and answers that are paid for would be lost; "
                 "cancel() it, and delete it when it has ended"
             )
-    store.jobs.delete_job(job_id, remember=True)
+    store.storage.delete_job(job_id, remember=True)

@@ -49,7 +49,7 @@ def replace_lost_batches(store: lost_records.Replaceable, job_id: str, job: JobR
     """
     gone = [number for number, record in enumerate(store.records.find_batches(job_id)) if record is None]
     if not job.adopted and any(
-        len(store.records.missing_keys(job_id, number, ("body", "ids"))) == 2 for number in gone
+        len(store.storage.missing_keys(job_id, number, ("body", "ids"))) == 2 for number in gone
     ):
         raise JobNotResumable(
             f"job {job_id} cannot be resumed: some of what it needs has expired. "

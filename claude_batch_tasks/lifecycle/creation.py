@@ -23,7 +23,7 @@ def find_missing(step: Step) -> errors.BatchTasksError | None:
     Answers whose custom_ids are gone would be useless.
     """
     job_id, batch = step.unit.job_id, step.unit.batch or 0
-    if not step.store.records.missing_keys(job_id, batch, ("body", "ids")):
+    if not step.store.storage.missing_keys(job_id, batch, ("body", "ids")):
         return None
     return lost_records.of_requests(step.store, job_id, step.job, batch, step.batch)
 

@@ -40,7 +40,7 @@ def refetch_batch(
         names = lost_records.names_fetched(record, attempt, round_)
         names += [f"index:{attempt}"] if job.adopted else []
         expected = lost_records.rows_expected(record, attempt, round_)
-        if expected == 0 or not (gone := store.records.missing_keys(job_id, number, names)):
+        if expected == 0 or not (gone := store.storage.missing_keys(job_id, number, names)):
             continue
         unit = Unit(job_id, number)
         extra = history.fields(unit, "restored", job=job)
@@ -100,7 +100,7 @@ def refetch_rows(step: Step) -> None:
         ResultsMissing: they cannot be fetched at all.
     """
     record, limit = step.batch, step.settings.results_limit
-    if not record.layers or not step.store.records.missing_keys(
+    if not record.layers or not step.store.storage.missing_keys(
         step.unit.job_id, step.unit.batch, lost_records.all_names_fetched(record)
     ):
         return

@@ -166,7 +166,7 @@ def _reschedule_units(store: _Repairable, job_id: str, job: JobRecord) -> None:
     """Schedule the units of a running job that are in no schedule; ``recovery`` does the rest."""
     first = random.randrange(max(job.admitted - _BATCHES, 0) + 1)
     numbers = range(first, min(first + _BATCHES, job.admitted))
-    if store.records.missing_keys(job_id, None, [f"batch:{number}" for number in numbers]):
+    if store.storage.missing_keys(job_id, None, [f"batch:{number}" for number in numbers]):
         lost_records.replace_lost_batches(store, job_id, job)
     units = [Unit(job_id), *(Unit(job_id, number) for number in numbers)]
     absent = [unit for unit, there in zip(units, store.schedule.are_scheduled(units), strict=True) if not there]

@@ -75,7 +75,7 @@ def watch_records(app: Celery) -> float:
     settings = Settings.of(app)
     with dispatch.no_fork:
         store = open_store(settings)
-        store.jobs.forget_expired()
+        store.storage.forget_expired()
         unsaved_answers.bring_in(settings, store, _FILES_AT_ONCE)
     recover_messages(app, settings.recover_after, _AT_ONCE)
     return settings.recover_every

@@ -194,7 +194,7 @@ def submit_job(
         with suppress(StoreUnavailable):
             # Only the answer was lost. The job of a pool stays: what is stored of its asks would go with it.
             if pool is None and staging.find_job() is not None:
-                store.jobs.delete_job(job_id)
+                store.storage.delete_job(job_id)
         raise
     total, batches = staging.total, len(staging.batches)
     details = {"requests": total, "batches": batches, "client": alias, "queue": queue, "label": label}

@@ -257,7 +257,7 @@ class Reader:
     def _are_rows_missing(self) -> bool:
         """Return whether rows of the batch are gone, or where they are."""
         names = lost_records.layer_names(self._batch, "rows", "pieces")
-        return bool(self._store.records.missing_keys(self._job_id, self._number, names))
+        return bool(self._store.storage.missing_keys(self._job_id, self._number, names))
 
     def _chosen_defaults(self, wanted: Mapping[int, str], notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
         """Yield the outcomes of requests of a batch without rows."""

@@ -67,8 +67,8 @@ class RequestSearch:
     def _index_is_gone(self) -> bool:
         if self._job.adopted:
             attempt = self.batches[0].published
-            return attempt is not None and bool(self._store.records.missing_keys(self._job_id, 0, [f"index:{attempt}"]))
-        return bool(self._store.records.missing_keys(self._job_id, None, ["index"]))
+            return attempt is not None and bool(self._store.storage.missing_keys(self._job_id, 0, [f"index:{attempt}"]))
+        return bool(self._store.storage.missing_keys(self._job_id, None, ["index"]))
 
     def _read_all(self, ids: Collection[str]) -> Places:
         """Return the places of the ids without the index."""

@@ -27,6 +27,7 @@ from claude_batch_tasks.store.interface import (
     HasSchedule as HasSchedule,
     HasSchema as HasSchema,
     HasStatistics as HasStatistics,
+    HasStorage as HasStorage,
     HasTransactions as HasTransactions,
     HasWakeups as HasWakeups,
     JobContents as JobContents,

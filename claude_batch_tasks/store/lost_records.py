@@ -147,8 +147,8 @@ def of_outcomes(
     now = store.records.read_batch(job_id, number)
     if now is not None and now.layers != batch.layers:
         return ResultsMissing(f"{_name(job_id, job, number)} was fetched again while it was read; read it again")
-    rows = store.records.missing_keys(job_id, number, layer_names(batch, "rows"))
-    keys = rows + (store.records.missing_keys(job_id, number, ["outcomes"]) if answers else [])
+    rows = store.storage.missing_keys(job_id, number, layer_names(batch, "rows"))
+    keys = rows + (store.storage.missing_keys(job_id, number, ["outcomes"]) if answers else [])
     text = f"{_name(job_id, job, number)}: {_are_gone(missing, 'outcome', batch.count, keys)}."
     if answers:
         text += f" {answers:,} of them came through the Messages API: they were paid for, and cannot be fetched again."
@@ -161,7 +161,7 @@ def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: Bat
     """Return the error for a reader that cannot say which outcome is which request's."""
     if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
-    keys = store.records.missing_keys(job_id, number, ["ids"])
+    keys = store.storage.missing_keys(job_id, number, ["ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'custom_id', batch.count, keys)}."
     if batch.batch_id:
         text += (
@@ -175,7 +175,7 @@ def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: 
     """Return the error for requests of a batch that are gone."""
     if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
-    keys = store.records.missing_keys(job_id, number, ["body", "ids"])
+    keys = store.storage.missing_keys(job_id, number, ["body", "ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'request', batch.count, keys)}."
     return ResultsMissing(f"{text} {_advise(store, keys)}", batch.count, keys)
 
@@ -254,7 +254,7 @@ def batches_to_restore(store: Ledger, job_id: str, records: Sequence[BatchRecord
             and record.batch_id is not None
             and record.layers
             and store.now() < (record.created_at or math.inf) + rules.RETENTION
-            and store.records.missing_keys(job_id, number, all_names_fetched(record))
+            and store.storage.missing_keys(job_id, number, all_names_fetched(record))
         )
     ]
 

@@ -14,7 +14,7 @@ from claude_batch_tasks.checks.connections import mask_passwords
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.steps import message_chain, message_headers, publishing
-from claude_batch_tasks.store import Clock, HasJobs, HasPresence, HasSchedule, Ledger, history
+from claude_batch_tasks.store import Clock, HasJobs, HasPresence, HasSchedule, HasStorage, Ledger, history
 
 log = get_logger(__name__)
 
@@ -22,7 +22,7 @@ log = get_logger(__name__)
 UNKNOWN = "it is not known whether the job exists"
 
 
-class _Sendable(HasJobs, HasSchedule, HasPresence, Clock, Protocol):
+class _Sendable(HasJobs, HasStorage, HasSchedule, HasPresence, Clock, Protocol):
     """What it takes to record that a job's message is on its way."""
 
 
@@ -105,7 +105,7 @@ def remove_refused_job(store: Ledger, job_id: str) -> Literal["begun", "removed"
     try:
         if not store.jobs.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
             return "begun" if store.jobs.read_job(job_id) is not None else "removed"
-        store.jobs.delete_job(job_id)
+        store.storage.delete_job(job_id)
     except errors.StoreUnavailable:
         extra = history.fields(Unit(job_id), "left_behind")
         log.warning("job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra)

@@ -442,7 +442,7 @@ def check_waiters(
             "job": pool.submit(BatchJob(others.id, app).get, timeout=100),
         }
         time.sleep(3)  # until each of them waits
-        BatchJob(deleted.id, app)._store.jobs.delete_job(deleted.id, remember=True)
+        BatchJob(deleted.id, app)._store.storage.delete_job(deleted.id, remember=True)
         store.client().flushall()
         begun = time.monotonic()
         for name, waiting in waits.items():

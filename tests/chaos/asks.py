@@ -28,7 +28,7 @@ _OF_JOBS = ("max_requests_per_batch", "max_batches_in_flight")
 
 #: Who passes points only because of asks, and what is passed only then.
 _PASSED_BY = ("ask", "pools", "revokes", "seal_pool")
-_PASSED = ("store.asks.", "store.pools.", "seal_pool", "jobs.delete_job", "find_outcomes", "REVOKED")
+_PASSED = ("store.asks.", "store.pools.", "seal_pool", "storage.delete_job", "find_outcomes", "REVOKED")
 
 
 @dataclass(frozen=True)

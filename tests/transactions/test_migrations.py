@@ -73,7 +73,7 @@ def test_going_back_removes_the_tables_but_no_job(project: Project) -> None:
     project.run("with transaction.atomic(): run_batch.delay(REQUESTS)")
     refused = project.manage("migrate", "claude_batch", "0002")
     assert "the store has 1 jobs and asks, which would be lost; nothing was removed" in refused
-    project.run("for job_id in list(store.jobs.job_ids()): store.jobs.delete_job(job_id)")
+    project.run("for job_id in list(store.jobs.job_ids()): store.storage.delete_job(job_id)")
     said = project.manage("migrate", "claude_batch", "0002")
     assert said.endswith("exit code 0"), said
     assert not has_schema(project)

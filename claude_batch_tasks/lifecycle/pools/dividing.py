@@ -117,7 +117,7 @@ def finish_division(step: Step) -> NoReturn:
         parts = _divide_refused(store, job_id, pool, error, step.job.nonce)
         text = "job %s: its create was refused, and its asks are set apart in %d jobs: %s"
         log.warning(text, job_id, parts, error, extra=history.fields(Unit(job_id), "divided", job=step.job))
-    store.jobs.delete_job(job_id, remember=True)
+    store.storage.delete_job(job_id, remember=True)
     with suppress(Exception):  # a courtesy: the progress of a job that is gone
         step.task.app.AsyncResult(job_id).forget()
     step.released = True

@@ -19,6 +19,7 @@ from claude_batch_tasks.store.interface.jobs import (
     Jobs as Jobs,
     JobSearch as JobSearch,
     Retries as Retries,
+    Storage as Storage,
     Transfer as Transfer,
 )
 from claude_batch_tasks.store.interface.leases import Leases as Leases
@@ -98,6 +99,10 @@ class HasJobs(Protocol):
 
 class HasJobSearch(Protocol):
     job_search: JobSearch
+
+
+class HasStorage(Protocol):
+    storage: Storage
 
 
 class HasRecords(Protocol):
@@ -184,8 +189,8 @@ class HasTransfer(Protocol):
     transfer: Transfer
 
 
-class Ledger(HasJobs, HasRecords, Clock, Protocol):
-    """The records of jobs and batches, and the time."""
+class Ledger(HasJobs, HasStorage, HasRecords, Clock, Protocol):
+    """The records of jobs and batches, what is stored of them, and the time."""
 
 
 class Journal(HasHistory, Clock, Protocol):
@@ -202,6 +207,7 @@ class ReadableStore(Ledger, JobContents, HasPools, Protocol):
 
 class Store(
     HasJobs,
+    HasStorage,
     HasJobSearch,
     HasRecords,
     HasHistory,

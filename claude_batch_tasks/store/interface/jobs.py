@@ -50,21 +50,11 @@ class Jobs(Protocol):
     def expire_job(self, job_id: str, ttl: float) -> None:
         """Let all of the job expire after ``ttl`` seconds."""
 
-    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
-        """Remove all of the job.
-
-        Args:
-            remember: a user deleted it, so its late messages end quietly for a day.
-        """
-
     def was_deleted(self, job_id: str) -> bool:
         """Return whether a user deleted the job within the last day."""
 
     def job_ids(self, before: float = ...) -> Iterator[str]:
         """Yield all jobs that were submitted before a moment (epoch seconds), the newest first."""
-
-    def forget_expired(self) -> None:
-        """Remove some of the jobs that have expired from the list of all; call this now and then."""
 
     def sample_jobs(self, limit: int) -> list[str]:
         """Return some of all jobs, different ones each time."""
@@ -74,6 +64,27 @@ class Jobs(Protocol):
 
     def read_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """Return the state of each job; None: it is gone."""
+
+
+class Storage(Protocol):
+    """What is stored of a job beside its records: which of it is gone, and how all of it is removed."""
+
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        """Return the full names of those keys of a batch, or of the job, that do not exist.
+
+        Args:
+            names: such as ``body``, ``ids``, ``outcomes``, ``rows:1``.
+        """
+
+    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
+        """Remove all of the job.
+
+        Args:
+            remember: a user deleted it, so its late messages end quietly for a day.
+        """
+
+    def forget_expired(self) -> None:
+        """Remove some of the jobs that have expired and what they have left; call this now and then."""
 
 
 class Retries(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, LaneRecord, Unit
@@ -47,13 +46,6 @@ class Records(Protocol):
 
     def name_batch(self, job_id: str, batch: int) -> str:
         """Return what the store calls the record of a batch, for texts of errors; it is not asked."""
-
-    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
-        """Return the full names of those keys of a batch, or of the job, that do not exist.
-
-        Args:
-            names: such as ``body``, ``ids``, ``outcomes``, ``rows:1``.
-        """
 
     def request_restore(self, job_id: str) -> None:
         """Have a worker download again what is missing of the job."""

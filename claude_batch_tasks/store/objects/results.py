@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,6 @@ from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store.interface import Store
 from claude_batch_tasks.store.objects.bucket import Bucket, ObjectGone
-from claude_batch_tasks.store.objects.delegate import Delegate
 from claude_batch_tasks.store.objects.frames import write_frames
 from claude_batch_tasks.store.objects.names import Reference, attempt_path, make_token, quote_name, read_reference
 from claude_batch_tasks.store.objects.places import Places
@@ -29,7 +28,7 @@ _CHUNKS, _ELIGIBLE, _AGAIN = range(3)
 _LISTS = 8
 
 
-class ObjectResults(Delegate):
+class ObjectResults:
     """``interface.Results`` in an object store; outcomes of single requests are in the ledger.
 
     The rows of an attempt in the ledger are its rows, or a chunk that is the reference to the folder of its objects.
@@ -37,7 +36,6 @@ class ObjectResults(Delegate):
     """
 
     def __init__(self, ledger: Store, places: Places) -> None:
-        super().__init__(ledger.results)
         self._ledger, self._places = ledger, places
         self._written: dict[tuple[str, int], tuple[int, Reference]] = {}
         self._positions: Remembered[bytes] = Remembered(_LISTS)
@@ -164,6 +162,21 @@ class ObjectResults(Delegate):
 
     def read_again(self, job_id: str, batch: int, attempt: int) -> bytes:
         return self._follow(job_id, self._ledger.results.read_again(job_id, batch, attempt), _AGAIN)
+
+    def read_outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
+        return self._ledger.results.read_outcomes(job_id, batch)
+
+    def find_outcomes(self, job_id: str, batch: int, positions: Sequence[int]) -> dict[int, bytes]:
+        return self._ledger.results.find_outcomes(job_id, batch, positions)
+
+    def count_outcomes(self, job_id: str, batch: int) -> int:
+        return self._ledger.results.count_outcomes(job_id, batch)
+
+    def read_announced(self, job_id: str, batch: int) -> bytes:
+        return self._ledger.results.read_announced(job_id, batch)
+
+    def mark_announced(self, job_id: str, batch: int, positions: Iterable[int]) -> None:
+        self._ledger.results.mark_announced(job_id, batch, positions)
 
     def find_attempt(self, job_id: str, batch: int, attempt: int) -> Reference | None:
         """Return where the objects of an attempt are; None: its rows are in the ledger itself, or there are none."""

@@ -33,6 +33,7 @@ class PostgresStore(Part):
         super().__init__(connection)
         jobs = parts.PostgresJobs(connection)
         self.jobs: interface.Jobs = jobs
+        self.storage: interface.Storage = parts.PostgresStorage(connection)
         self.retries: interface.Retries = parts.PostgresRetries(connection)
         self.job_search: interface.JobSearch = parts.PostgresJobSearch(connection)
         self.records: interface.Records = parts.PostgresRecords(connection, jobs)

@@ -49,7 +49,9 @@ class RedisStore(Part):
         super().__init__(connection)
         chunks, leases = Chunks(connection), parts.RedisLeases(connection)
         records, schedule = parts.RedisRecords(connection), parts.RedisSchedule(connection)
-        self.jobs: interface.Jobs = parts.RedisJobs(connection, records, schedule)
+        jobs = parts.RedisJobs(connection, records)
+        self.jobs: interface.Jobs = jobs
+        self.storage: interface.Storage = parts.RedisStorage(connection, jobs, records, schedule)
         self.retries: interface.Retries = parts.RedisRetries(connection, records)
         self.job_search: interface.JobSearch = parts.RedisJobSearch(connection)
         self.records: interface.Records = records

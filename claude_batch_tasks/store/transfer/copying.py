@@ -17,7 +17,7 @@ import msgspec
 from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.records import WorkerPresence
-from claude_batch_tasks.store.interface import Clock, HasJobs, HasPresence, HasTransfer
+from claude_batch_tasks.store.interface import Clock, HasJobs, HasPresence, HasStorage, HasTransfer
 from claude_batch_tasks.store.transfer.items import Batch, Identity, Job, JobItem, Mark, RequestChunk
 from claude_batch_tasks.store.transfer.tally import Tally, tally
 
@@ -42,7 +42,7 @@ _NAMED = 5
 _CLOCKS = 5.0
 
 
-class Copied(HasTransfer, HasJobs, HasPresence, Clock, Protocol):
+class Copied(HasTransfer, HasJobs, HasStorage, HasPresence, Clock, Protocol):
     """The parts of a store that a copy needs."""
 
 
@@ -230,7 +230,7 @@ class Copy:
             if self._read_source(job_id).tally == there:
                 self.report.unchanged += 1
                 return
-            self._target.jobs.delete_job(job_id)
+            self._target.storage.delete_job(job_id)
             self.report.changed += 1
         found = _Found()
         try:
@@ -288,7 +288,7 @@ class Copy:
         for some in _pages(self._target.transfer.list_ids()):
             for job_id in some:
                 if next(self._source.transfer.export_job(job_id), None) is None:
-                    self._target.jobs.delete_job(job_id)
+                    self._target.storage.delete_job(job_id)
                     self.report.removed += 1
 
     def _copy_shared(self) -> None:

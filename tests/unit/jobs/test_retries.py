@@ -275,7 +275,7 @@ class TestNothingIsSentTwice:
 
     def test_a_retry_that_is_gone_has_what_it_took(self, ended: BatchJob, store: Store) -> None:
         first = retry(ended, ["expired"])
-        store.jobs.delete_job(first.id)
+        store.storage.delete_job(first.id)
         assert "0-1" not in ids_of(retry(ended))
         with pytest.raises(errors.NothingToRetry, match="gone from the store"):
             ended.retry_failed()
@@ -405,7 +405,7 @@ class TestResultsWithRetries:
 
     def test_of_a_retry_that_is_gone_are_those_of_before(self, family: BatchJob, store: Store) -> None:
         for job_id in family.status().retries:
-            store.jobs.delete_job(job_id)
+            store.storage.delete_job(job_id)
         assert dict(read_all(family))["0-1"] == "expired"
         assert len(read_all(family)) == 10
 

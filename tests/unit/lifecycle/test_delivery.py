@@ -232,7 +232,7 @@ class TestACallThatEnds:
 
     def test_after_the_job_is_gone_changes_nothing(self, app: Celery, steps: Any, save: Any, store: Store) -> None:
         steps(save.s())
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         tracked = tracking.Tracked(JOB, [(0, 2)], 0, 1)
         delivery.record_success(app, tracked, "tests.save")
         delivery.record_failure(app, tracked, "tests.save", ValueError())

@@ -291,8 +291,8 @@ def test_lost_rows_are_fetched_again_as_they_were_stored(claude_batch: ClaudeBat
 
     before = read_keys()
     for name in names:
-        store.results._redis.delete(f"{store.records.name_batch(job.job.id, 0)}:{name}")
-    assert len(store.records.missing_keys(job.job.id, 0, names)) == len(names)
+        store.records._redis.delete(f"{store.records.name_batch(job.job.id, 0)}:{name}")
+    assert len(store.storage.missing_keys(job.job.id, 0, names)) == len(names)
     lost_results.refetch_job(claude_batch.app, job.job.id)
     assert read_keys() == before
     assert {each.custom_id: each for each in job.job.results()} == job.results
@@ -322,7 +322,7 @@ def test_repairs_for_which_a_batch_has_no_room_leave_the_answers(claude_batch: C
     record = store.records.read_batches(job.job.id)[0]
     before = store.results.read_again(job.job.id, 0, 1)
     for name in lost_records.all_names_fetched(record):
-        store.results._redis.delete(f"{store.records.name_batch(job.job.id, 0)}:{name}")
+        store.records._redis.delete(f"{store.records.name_batch(job.job.id, 0)}:{name}")
     lost_results.refetch_job(claude_batch.app, job.job.id)
     assert store.results.read_again(job.job.id, 0, 1) == before
     assert {each.custom_id: each for each in job.job.results()} == job.results

@@ -177,7 +177,7 @@ class TestAnnouncing:
     ) -> None:
         delivery.announce_results(make_step(None), [1])
         assert (calls, store.results.read_announced(JOB, 1)) == ([], b"")
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         delivery.announce_results(make_step(save.s()), [])
         assert calls == []
 
@@ -211,7 +211,7 @@ class TestAnnouncing:
         self, make_step: Any, save: Any, store: Store, calls: list[Any]
     ) -> None:
         step = make_step(save.s())
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         with pytest.raises(errors.JobNotFound):
             delivery.announce_results(step, [1])
         assert calls == []

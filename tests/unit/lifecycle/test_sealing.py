@@ -161,7 +161,7 @@ def test_what_is_revoked_while_the_job_is_made_is_told_to_be_too_late(
 def test_a_job_that_its_user_has_deleted_is_not_made_again(app: Celery, store: Store) -> None:
     job_id = put_asks(store, 2)
     assert pool_job.make_job(app, store, job_id, PoolRecord(name="tests")) is not None
-    store.jobs.delete_job(job_id, remember=True)
+    store.storage.delete_job(job_id, remember=True)
     sealing.seal_pool(app, job_id)
     assert store.jobs.read_job(job_id) is None
     assert store.pools.take_due(10, 60.0)[0] == []
@@ -177,7 +177,7 @@ def test_nor_by_a_worker_that_began_to_make_it_before_it_was_made_and_deleted(
     def wake_up_late(*args: Any, **named: Any) -> bool:
         monkeypatch.setattr(store.jobs, "create_job", create)
         assert sealing.seal_pool(app, job_id) == "sealed: 2 requests"
-        store.jobs.delete_job(job_id, remember=True)
+        store.storage.delete_job(job_id, remember=True)
         return create(*args, **named)
 
     monkeypatch.setattr(store.jobs, "create_job", wake_up_late)

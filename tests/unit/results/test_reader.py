@@ -802,11 +802,11 @@ class TestDeleting:
         self, job: BatchJob, store: Store, monkeypatch: Any
     ) -> None:
         states = []
-        delete = type(store.jobs).delete_job
+        delete = type(store.storage).delete_job
         monkeypatch.setattr(
-            type(store.jobs),
+            type(store.storage),
             "delete_job",
-            lambda own, job_id, **how: (states.append(own.read_job(job_id).state), delete(own, job_id, **how)),
+            lambda own, job_id, **how: (states.append(store.jobs.read_job(job_id).state), delete(own, job_id, **how)),
         )
         job.delete()
         assert states == ["revoked"]

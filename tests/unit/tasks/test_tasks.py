@@ -95,7 +95,7 @@ class TestWhatABatchHasCost:
         params = make_params("x" * 35, max_tokens=1_000)
         body = b",".join(b'{"custom_id":"%d","params":%s}' % (n, json.dumps(params).encode()) for n in range(4))
         for model, states in (("claude-haiku-4-5", ("staged", 4 * 7_000)), ("claude-xxxx-4-5", ("unsent", None))):
-            store.jobs.delete_job(JOB)
+            store.storage.delete_job(JOB)
             pieces = [Piece(0, list("abcd"), body.replace(b"claude-haiku-4-5", model.encode()))]
             step = make_step({"state": "staged", "least": None, "most": None}, pieces=pieces)
             assert (reserve_cost(step) is None) == (states[0] == "staged")

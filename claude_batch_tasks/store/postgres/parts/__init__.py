@@ -10,6 +10,7 @@ from claude_batch_tasks.store.postgres.parts.jobs import (
     PostgresJobs as PostgresJobs,
     PostgresJobSearch as PostgresJobSearch,
     PostgresRetries as PostgresRetries,
+    PostgresStorage as PostgresStorage,
 )
 from claude_batch_tasks.store.postgres.parts.leases import PostgresLeases as PostgresLeases
 from claude_batch_tasks.store.postgres.parts.message_queue import PostgresMessageQueue as PostgresMessageQueue

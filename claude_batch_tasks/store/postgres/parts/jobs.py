@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState
+from claude_batch_tasks.store.places import batch_key, of_job
 from claude_batch_tasks.store.postgres.connection import Part, answering
 from claude_batch_tasks.store.postgres.encoding import encode_changes, encode_record, read_record
 from claude_batch_tasks.store.postgres.removal import clear_job, sweep
@@ -75,11 +76,6 @@ class PostgresJobs(Part):
         self._run("expire_job", job_id=job_id, ttl=ttl)
 
     @answering
-    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
-        removed = self._connection.call("delete_job", job_id, UNFINISHED_TTL if remember else None)
-        clear_job(self._connection, removed)
-
-    @answering
     def was_deleted(self, job_id: str) -> bool:
         return bool(self._connection.call("was_deleted", job_id))
 
@@ -89,10 +85,6 @@ class PostgresJobs(Part):
         while found := self._fetch("list_jobs", before=before, id=last, limit=_PAGE):
             yield from (job_id for job_id, _, _ in found)
             _, before, last = found[-1]
-
-    @answering
-    def forget_expired(self) -> None:
-        sweep(self._connection)
 
     @answering
     def sample_jobs(self, limit: int) -> list[str]:
@@ -107,6 +99,28 @@ class PostgresJobs(Part):
     def read_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         rows = self._fetch("read_states", job_ids=list(job_ids))
         return [None if state is None else msgspec.json.decode(state) for (state,) in rows]
+
+
+class PostgresStorage(Part):
+    """``interface.Storage`` on a PostgreSQL server."""
+
+    queries = "records"
+
+    @answering
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        number, names = -1 if batch is None else batch, list(names)
+        found = self._fetch("find_parts", job_id=job_id, batch=number, names=names)
+        keys = [batch_key(job_id, batch, name) if batch is not None else of_job(job_id, name) for name in names]
+        return [key for key, (there,) in zip(keys, found, strict=True) if not there]
+
+    @answering
+    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
+        removed = self._connection.call("delete_job", job_id, UNFINISHED_TTL if remember else None)
+        clear_job(self._connection, removed)
+
+    @answering
+    def forget_expired(self) -> None:
+        sweep(self._connection)
 
 
 class PostgresRetries(Part):

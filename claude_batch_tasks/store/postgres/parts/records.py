@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
 from claude_batch_tasks.store.interface import Jobs
-from claude_batch_tasks.store.places import batch_key, of_job
+from claude_batch_tasks.store.places import batch_key
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
 from claude_batch_tasks.store.postgres.encoding import encode_record, read_record, unit_key
 from claude_batch_tasks.store.record_encoding import require_all
@@ -55,13 +53,6 @@ class PostgresRecords(Part):
 
     def name_batch(self, job_id: str, batch: int) -> str:
         return batch_key(job_id, batch)
-
-    @answering
-    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
-        number, names = -1 if batch is None else batch, list(names)
-        found = self._fetch("find_parts", job_id=job_id, batch=number, names=names)
-        keys = [batch_key(job_id, batch, name) if batch is not None else of_job(job_id, name) for name in names]
-        return [key for key, (there,) in zip(keys, found, strict=True) if not there]
 
     @answering
     def read_sender(self, unit: Unit) -> LaneRecord:

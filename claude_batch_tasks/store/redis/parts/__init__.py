@@ -10,6 +10,7 @@ from claude_batch_tasks.store.redis.parts.jobs import (
     RedisJobs as RedisJobs,
     RedisJobSearch as RedisJobSearch,
     RedisRetries as RedisRetries,
+    RedisStorage as RedisStorage,
 )
 from claude_batch_tasks.store.redis.parts.leases import RedisLeases as RedisLeases
 from claude_batch_tasks.store.redis.parts.message_queue import RedisMessageQueue as RedisMessageQueue

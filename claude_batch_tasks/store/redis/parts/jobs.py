@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,6 +40,7 @@ from claude_batch_tasks.store.redis.keys import (
     job_key,
     member,
     money_key,
+    of_job,
     pool_keys,
     staging_index_key,
     staging_key,
@@ -71,10 +72,9 @@ class RedisJobs(Part):
     _resume = Script("resume")
     _settle = Script("settle")
 
-    def __init__(self, connection: Connection, records: Records, schedule: Schedule) -> None:
+    def __init__(self, connection: Connection, records: Records) -> None:
         super().__init__(connection)
         self._records = records
-        self._schedule = schedule
 
     @answering
     def create_job(
@@ -128,23 +128,11 @@ class RedisJobs(Part):
 
     @answering
     def persist_job(self, job_id: str) -> None:
-        self._each_key(job_id, "persist")
+        _each_key(self._redis, self._records, job_id, "persist")
 
     @answering
     def expire_job(self, job_id: str, ttl: float) -> None:
-        self._each_key(job_id, "expire", _whole(ttl))
-
-    @answering
-    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
-        if remember:
-            self._redis.set(deleted_key(job_id), b"", ex=UNFINISHED_TTL)
-        units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self._records.find_batches(job_id)))]
-        self._schedule.wake_units(units[1:])  # and no list call speaks for them any more
-        for index in (DUE, WAITING):
-            self._redis.zrem(index, *map(member, units))
-        for index in (JOBS, POOLS, POOLS_DUE):
-            self._redis.zrem(index, job_id)
-        self._each_key(job_id, "unlink")
+        _each_key(self._redis, self._records, job_id, "expire", _whole(ttl))
 
     @answering
     def was_deleted(self, job_id: str) -> bool:
@@ -156,7 +144,7 @@ class RedisJobs(Part):
         while True:
             found = self._redis.zrevrangebyscore(JOBS, limit, "-inf", start=passed, num=_PAGE, withscores=True)
             job_ids = [member.decode() for member, _ in found]
-            gone = self._forget_those_gone(job_ids)
+            gone = _forget_those_gone(self._redis, job_ids)
             for job_id, (_, at) in zip(job_ids, found, strict=True):
                 if job_id not in gone:
                     # Where several were submitted at one moment, the next page begins with those that were passed.
@@ -166,10 +154,6 @@ class RedisJobs(Part):
                 return
             if passed:
                 limit = repr(last)
-
-    @answering
-    def forget_expired(self) -> None:
-        self._forget_those_gone(self.sample_jobs(_PAGE))
 
     @answering
     def sample_jobs(self, limit: int) -> list[str]:
@@ -188,22 +172,58 @@ class RedisJobs(Part):
                 pipe.hget(job_key(job_id), STATE)
             return [None if state is None else msgspec.json.decode(state) for state in pipe.execute()]
 
-    def _forget_those_gone(self, job_ids: list[str]) -> set[str]:
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.exists(job_key(job_id))
-            gone = {job_id for job_id, there in zip(job_ids, pipe.execute(), strict=True) if not there}
-        if gone:
-            # An earlier release that ended it let all expire but what it does not know.
-            self._redis.unlink(*(key for job_id in gone for key in (*history_keys(job_id), *delivery_keys(job_id))))
-            self._redis.zrem(JOBS, *gone)
-        return gone
 
-    def _each_key(self, job_id: str, command: str, *args: Any) -> None:
+class RedisStorage(Part):
+    """``interface.Storage`` on a Redis server."""
+
+    def __init__(self, connection: Connection, jobs: RedisJobs, records: Records, schedule: Schedule) -> None:
+        super().__init__(connection)
+        self._jobs, self._records, self._schedule = jobs, records, schedule
+
+    @answering
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        keys = [batch_key(job_id, batch, name) if batch is not None else of_job(job_id, name) for name in names]
         with self._redis.pipeline(transaction=False) as pipe:
-            for key in _list_keys(self._records, job_id):
-                getattr(pipe, command)(key, *args)
-            pipe.execute()
+            for key in keys:
+                pipe.exists(key)
+            return [key for key, there in zip(keys, pipe.execute(), strict=True) if not there]
+
+    @answering
+    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
+        if remember:
+            self._redis.set(deleted_key(job_id), b"", ex=UNFINISHED_TTL)
+        units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self._records.find_batches(job_id)))]
+        self._schedule.wake_units(units[1:])  # and no list call speaks for them any more
+        for index in (DUE, WAITING):
+            self._redis.zrem(index, *map(member, units))
+        for index in (JOBS, POOLS, POOLS_DUE):
+            self._redis.zrem(index, job_id)
+        _each_key(self._redis, self._records, job_id, "unlink")
+
+    @answering
+    def forget_expired(self) -> None:
+        _forget_those_gone(self._redis, self._jobs.sample_jobs(_PAGE))
+
+
+def _each_key(redis: Any, records: Records, job_id: str, command: str, *args: Any) -> None:
+    """Run a command on each key of a job."""
+    with redis.pipeline(transaction=False) as pipe:
+        for key in _list_keys(records, job_id):
+            getattr(pipe, command)(key, *args)
+        pipe.execute()
+
+
+def _forget_those_gone(redis: Any, job_ids: list[str]) -> set[str]:
+    """Remove those jobs from the list of all that are gone, and return which these are."""
+    with redis.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.exists(job_key(job_id))
+        gone = {job_id for job_id, there in zip(job_ids, pipe.execute(), strict=True) if not there}
+    if gone:
+        # An earlier release that ended it let all expire but what it does not know.
+        redis.unlink(*(key for job_id in gone for key in (*history_keys(job_id), *delivery_keys(job_id))))
+        redis.zrem(JOBS, *gone)
+    return gone
 
 
 class RedisRetries(Part):

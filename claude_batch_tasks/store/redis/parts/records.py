@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
 from claude_batch_tasks.store.record_encoding import _encode, read_record, require_all, whole_record
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.keys import DUE, POSITION, RESTORE, batch_key, job_key, member, of_job, unit_key
+from claude_batch_tasks.store.redis.keys import DUE, POSITION, RESTORE, batch_key, job_key, member, unit_key
 from claude_batch_tasks.store.redis.scripts import Script
 
 #: Records that are read at a time.
@@ -53,14 +51,6 @@ class RedisRecords(Part):
 
     def name_batch(self, job_id: str, batch: int) -> str:
         return batch_key(job_id, batch)
-
-    @answering
-    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
-        keys = [batch_key(job_id, batch, name) if batch is not None else of_job(job_id, name) for name in names]
-        with self._redis.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.exists(key)
-            return [key for key, there in zip(keys, pipe.execute(), strict=True) if not there]
 
     @answering
     def read_sender(self, unit: Unit) -> LaneRecord:

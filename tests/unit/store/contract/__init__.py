@@ -42,6 +42,7 @@ from tests.unit.store.contract import (
     schedule,
     schema,
     statistics,
+    storage,
     transactions,
     transfer,
     wakeups,
@@ -79,6 +80,7 @@ class StoreContract:
     TestJobSearch = tests_of(job_search)
     TestDeliveries = tests_of(deliveries)
     TestStatistics = tests_of(statistics)
+    TestStorage = tests_of(storage)
     TestInspection = tests_of(inspection)
     TestWakeups = tests_of(wakeups)
     TestTransactions = tests_of(transactions)
@@ -117,7 +119,7 @@ class StoreContract:
     @pytest.fixture
     def forget_expired(self) -> Callable[[Store], None]:
         """Return what removes all that is left of expired jobs; override it where that is done in time."""
-        return lambda store: store.jobs.forget_expired()
+        return lambda store: store.storage.forget_expired()
 
     @pytest.fixture
     def unreachable_store(self) -> Store:

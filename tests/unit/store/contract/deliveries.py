@@ -108,7 +108,7 @@ class TestWhatWasDelivered:
     def test_is_nothing_of_a_job_that_is_gone(self, store: Store, job: str, contents: Contents) -> None:
         store.deliveries.record_delivered(job, [(0, 2)], 0, 2)
         store.deliveries.record_failed(job, [(0, 2)], self.REASON)
-        store.jobs.delete_job(job)
+        store.storage.delete_job(job)
         before = contents()
         assert store.deliveries.record_delivered(job, [(0, 1)]) is None
         assert store.deliveries.record_failed(job, [(0, 1)], self.REASON) is None

@@ -45,6 +45,6 @@ class TestAHistory:
 
     def test_is_deleted_with_its_job(self, store: Store) -> None:
         store.history.append_event(create_bare_job(store, "job"), make_event())
-        store.jobs.delete_job("job")
+        store.storage.delete_job("job")
         store.history.append_event("job", make_event(1))
         assert store.history.read_events("job") == []

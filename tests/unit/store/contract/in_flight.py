@@ -77,7 +77,7 @@ class TestBatchesInFlight:
         assert {unit: flight for unit, (flight, _) in found.items()} == {first: make_flight(0), second: make_flight(1)}
         store.leases.acquire_lease(first, 6, "me", LONG)
         assert store.in_flight.count_batches(ACCOUNT, 1000) == 1
-        store.jobs.delete_job(second.job_id)
+        store.storage.delete_job(second.job_id)
         assert store.in_flight.list_batches(ACCOUNT) == {}
         assert store.in_flight.count_batches("another", 1000) == 0
 

@@ -28,7 +28,7 @@ class TestFindingJobs:
     def test_leaves_out_those_that_are_gone(self, store: Store, pass_time: PassTime) -> None:
         store.jobs.expire_job(create_bare_job(store, "gone 1"), 1)
         create_bare_job(store, "gone 2")
-        store.jobs.delete_job("gone 2")
+        store.storage.delete_job("gone 2")
         pass_time(1.5)
         assert store.job_search.find_ids("gone", 5) == []
         assert store.job_search.read_labels(["gone 1", "gone 2"]) == [None, None]

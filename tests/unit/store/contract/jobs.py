@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from claude_batch_tasks.records import Unit
@@ -11,10 +9,8 @@ from claude_batch_tasks.store import Store
 from tests.unit.store.contract.records import FULL_BATCH
 from tests.unit.store.contract.samples import (
     BATCH,
-    JOB,
     LONG,
     NO_ROWS,
-    NONCE,
     OTHER_BATCH,
     SENDER,
     Contents,
@@ -23,10 +19,7 @@ from tests.unit.store.contract.samples import (
     batch_record,
     call_at_once,
     create_bare_job,
-    create_job,
     job_record,
-    live,
-    make_chunk,
     make_event,
     park_batch,
     read_batch,
@@ -48,60 +41,6 @@ class TestAFieldThatIsSettledOnce:
 
     def test_of_a_job_that_is_gone_stays_nothing(self, store: Store, contents: Contents) -> None:
         assert store.jobs.set_once("nobody", "account", "a") is None
-        assert contents() == set()
-
-
-class TestWhatIsLeftOfAJob:
-    def test_leaves_nothing_behind_when_it_expires(
-        self,
-        store: Store,
-        job: str,
-        contents: Contents,
-        pass_time: PassTime,
-        forget_expired: Callable[[Store], None],
-    ) -> None:
-        live(store)
-        store.jobs.expire_job(job, 1)
-        pass_time(1.5)
-        forget_expired(store)
-        assert contents() == set()
-        assert store.jobs.read_job(job) is None
-
-    def test_leaves_nothing_behind_when_it_is_deleted(self, store: Store, job: str, contents: Contents) -> None:
-        live(store)
-        store.jobs.delete_job(job)
-        assert contents() == set()
-
-    def test_leaves_nothing_behind_when_staging_failed(self, store: Store, contents: Contents) -> None:
-        for number in (0, 0, 1, 2):
-            store.payloads.stage_requests(JOB, NONCE, [make_chunk(number, "a")])
-        store.payloads.discard_staged(JOB, NONCE, 3)
-        assert contents() == set()
-        store.payloads.discard_staged(JOB, NONCE, 0)
-
-    def test_is_of_whoever_made_it_first(self, store: Store, contents: Contents) -> None:
-        assert create_job(store, job_record(nonce="first", batches=1), [batch_record()])
-        made = contents()
-        store.payloads.stage_requests(JOB, "second", [make_chunk(0, "b")])
-        store.payloads.stage_index(JOB, "second", [(0, b"second")])
-        assert not store.jobs.create_job(JOB, job_record(nonce="second", batches=1), [batch_record()], LONG)
-        assert store.payloads.read_index(JOB, 7) == b"index"
-        assert list(store.payloads.read_custom_ids(JOB, 0)) == [["a"]]
-        store.payloads.discard_staged(JOB, "second", 1)
-        assert contents() == made
-
-    def test_of_others_is_left_alone(self, store: Store, job: str, contents: Contents) -> None:
-        before = contents()
-        create_job(store, job_record(batches=1), [batch_record()], job_id="job-2")
-        store.jobs.delete_job("job-2")
-        store.jobs.delete_job("job-3")
-        assert contents() == before
-
-    def test_leaves_no_earlier_attempt_behind_when_it_is_deleted(
-        self, store: Store, job: str, contents: Contents
-    ) -> None:
-        live(store, attempts=3)
-        store.jobs.delete_job(job)
         assert contents() == set()
 
 
@@ -129,7 +68,7 @@ class TestTheListOfJobs:
             store.jobs.expire_job(f"job {number}", 1)
         pass_time(1.5)
         for _ in range(3):
-            store.jobs.forget_expired()
+            store.storage.forget_expired()
         assert list(store.jobs.job_ids()) == [f"job {number}" for number in range(249, 0, -2)]
 
     def test_is_as_it_was_after_it_was_made_anew(self, store: Store) -> None:
@@ -152,7 +91,7 @@ class TestTheListOfJobs:
         assert store.jobs.read_states([]) == []
 
     def test_loses_what_is_deleted(self, store: Store) -> None:
-        store.jobs.delete_job(create_bare_job(store, "job"))
+        store.storage.delete_job(create_bare_job(store, "job"))
         assert list(store.jobs.job_ids()) == []
 
 
@@ -278,8 +217,8 @@ class TestAJob:
 
     def test_is_remembered_for_a_day_if_somebody_deleted_it(self, store: Store, job: str, pass_time: PassTime) -> None:
         create_bare_job(store, "job-2")
-        store.jobs.delete_job("job-2")
-        store.jobs.delete_job(job, remember=True)
+        store.storage.delete_job("job-2")
+        store.storage.delete_job(job, remember=True)
         assert (store.jobs.was_deleted("job-2"), store.jobs.was_deleted(job)) == (False, True)
         assert store.jobs.read_job(job) is None
         pass_time(86_500)
@@ -293,5 +232,5 @@ class TestAJob:
             store.leases.acquire_lease(Unit(job_id, 0), 3, job_id, LONG)
         assert [read_job(store, job_id).queue for job_id in ids] == ids
         assert all(store.leases.renew_lease(Unit(job_id, 0), job_id, LONG) for job_id in ids)
-        store.jobs.delete_job("a")
+        store.storage.delete_job("a")
         assert sorted(store.jobs.job_ids()) == sorted(ids[1:])

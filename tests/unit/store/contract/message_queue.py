@@ -414,7 +414,7 @@ class TestARefusedRequest(Sending):
 
     def test_of_a_job_that_is_gone_leaves_nothing(self, store: Store, job: str, contents: Contents) -> None:
         take_request(store, 0, limit=100)
-        store.jobs.delete_job(job)
+        store.storage.delete_job(job)
         assert store.message_queue.put_back(SENDER, 0, 0.0, 3) == 0
         assert not store.message_queue.save_outcome(SENDER, 0, b"x", spent=1)
         assert contents() == set()

@@ -158,7 +158,7 @@ class TestAPool:
             add_ask(store, ask_id, size=size, limits=limits)
         for job_id in sorted(store.pools.take_due(10, LONG)[0]):
             store.pools.finish_sealing(job_id)
-            store.jobs.delete_job(job_id)
+            store.storage.delete_job(job_id)
         assert not [each for each in contents() if "open" in each]
 
     def test_is_of_one_ask_if_there_may_be_no_more(self, store: Store) -> None:
@@ -286,13 +286,13 @@ class TestAPool:
 
     def test_goes_with_its_job(self, store: Store, contents: Contents) -> None:
         seal_pool(store, "a")
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         assert store.pools.read_pool(JOB) is None
         assert not [each for each in contents() if JOB in each]
 
     def test_that_was_open_and_is_gone_is_opened_anew(self, store: Store) -> None:
         add_ask(store, "a", new_id=JOB)
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         assert list(store.pools.list_pools()) == []
         assert add_ask(store, "b", new_id="next").job_id == "next"
         assert store.pools.take_due(10, LONG)[0] == []
@@ -406,7 +406,7 @@ class TestDividing:
     def test_and_deleting_the_refused_job_loses_no_ask(self, store: Store) -> None:
         seal_pool(store, "a", "b")
         store.pools.divide(JOB, {"p": (PoolRecord(state="parked"), [0, 1])})
-        store.jobs.delete_job(JOB, remember=True)
+        store.storage.delete_job(JOB, remember=True)
         assert ids_of(store, "p") == ["a", "b"]
         assert place_of(store, "a").job_id == "p"
 

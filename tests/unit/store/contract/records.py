@@ -99,18 +99,7 @@ class TestABatchWhoseRecordIsGone:
         assert call_at_once(open_store, replace, range(16)).count(True) == 1
 
 
-class TestWhatIsMissingOfAJob:
-    def test_is_named(self, store: Store, job: str) -> None:
-        assert store.records.missing_keys(job, 0, ["body", "ids"]) == []
-        assert store.records.missing_keys(job, None, ["index"]) == []
-        [outcomes, rows] = store.records.missing_keys(job, 0, ["outcomes", "body", "rows:1"])
-        assert outcomes.endswith("outcomes")
-        assert rows.endswith("rows:1")
-        assert len(store.records.missing_keys("nobody", None, ["index"])) == 1
-
-    def test_has_the_name_by_which_errors_call_it(self, store: Store, job: str) -> None:
-        assert store.records.missing_keys(job, None, ["batch:7"]) == [store.records.name_batch(job, 7)]
-
+class TestWhatIsToBeRestored:
     def test_is_fetched_again_by_one_worker(self, open_store: OpenStore, store: Store) -> None:
         wanted = ["a", "b", *(f"job {number}" for number in range(20))]
         for job_id in [*wanted, "b"]:

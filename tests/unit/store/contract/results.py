@@ -104,11 +104,11 @@ class TestResults:
         store.results.publish_rows(BATCH, "me", 1, pieces=b"", eligible_places=b"left", again_places=b"\x00\xff")
         assert store.results.read_again(JOB, 0, 1) == b"\x00\xff"
         assert store.results.read_eligible(JOB, 0, 1) == b"left"
-        assert store.records.missing_keys(JOB, 0, ["again:1", "again:2"]) == [
+        assert store.storage.missing_keys(JOB, 0, ["again:1", "again:2"]) == [
             store.records.name_batch(JOB, 0) + ":again:2"
         ]
         store.results.publish_rows(BATCH, "me", 2, keep=[1], pieces=b"", eligible_places=b"", again_places=b"")
-        assert store.records.missing_keys(JOB, 0, ["again:1", "again:2"]) == []
+        assert store.storage.missing_keys(JOB, 0, ["again:1", "again:2"]) == []
         store.results.publish_rows(BATCH, "me", 3, **NO_ROWS)
         assert store.results.read_again(JOB, 0, 3) == b""
 
@@ -176,7 +176,7 @@ class TestRowsThatAreDownloadedAgain:
         assert list(store.results.read_rows(JOB, 0, 1)) == [b"old"]
 
     def test_bring_no_job_back(self, store: Store) -> None:
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         assert not self.restore(store)
         assert store.jobs.read_job(JOB) is None
 

@@ -111,7 +111,7 @@ class TestRetries:
     def test_what_they_took_goes_with_the_job(self, store: Store, ended: str, contents: Contents) -> None:
         assert self.create(store, Claim(ended, 0, {0: b"\x01"}))
         for job_id in (ended, self.OTHER):
-            store.jobs.delete_job(job_id)
+            store.storage.delete_job(job_id)
         assert contents() == set()
 
     def test_keep_what_they_come_from(self, store: Store, ended: str, pass_time: PassTime) -> None:

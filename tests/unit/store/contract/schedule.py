@@ -176,7 +176,7 @@ class TestWhatWaitsForAMessage:
             store.schedule.add_units([unit], 1.0)
             assert store.leases.acquire_lease(unit, 0, "me", LONG).state == "gone" or unit.lane is not None
         store.schedule.add_units([BATCH, Unit(JOB)], 1.0)
-        store.jobs.delete_job(job)
+        store.storage.delete_job(job)
         assert self.due(store) == []
 
 
@@ -257,7 +257,7 @@ class TestAUnitThatWaits:
 
     def test_goes_with_its_job(self, store: Store, contents: Contents) -> None:
         unit = park_batch(store, 1, 5.0, in_flight=True)
-        store.jobs.delete_job(unit.job_id)
+        store.storage.delete_job(unit.job_id)
         assert store.schedule.take_due(10) == ([], None)
         assert store.in_flight.list_batches(ACCOUNT) == {}
         assert store.in_flight.count_batches(ACCOUNT, 1000) == 0
@@ -266,7 +266,7 @@ class TestAUnitThatWaits:
         store.schedule.take_due(10)
         store.schedule.remove_unit(unit)
         assert store.in_flight.count_batches(ACCOUNT, 1000) == 0
-        store.jobs.delete_job(unit.job_id)
+        store.storage.delete_job(unit.job_id)
         assert contents() == set()
 
     def test_is_postponed_while_a_list_call_speaks_for_it(self, store: Store) -> None:

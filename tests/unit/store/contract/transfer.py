@@ -62,7 +62,7 @@ def fill(store: Store) -> None:
     store.in_flight.pause_calls(f"{ACCOUNT}:create", store.now() + LONG)
     store.in_flight.add_duration(ACCOUNT, 7, 12.5, kind="claude-x:1")
     store.in_flight.add_duration(ACCOUNT, 8, 13.5)
-    store.jobs.delete_job(create_bare_job(store, "deleted"), remember=True)
+    store.storage.delete_job(create_bare_job(store, "deleted"), remember=True)
     store.read_identity()
 
 
@@ -163,7 +163,7 @@ class TestMoving:
         # One of the two downloads has not ended.
         assert [part.attempt for part in known["fetched"] if isinstance(part, items.Download)] == [1]
         for job_id, parts in known.items():
-            store.jobs.delete_job(job_id)
+            store.storage.delete_job(job_id)
             store.transfer.import_job(job_id, parts)
         store.transfer.import_shared(shared)
         again = export_all(store)
@@ -186,7 +186,7 @@ class TestMoving:
         bodies, rows = list(store.payloads.read_bodies(JOB, 0)), list(store.results.read_rows(JOB, 0, 2))
         outcomes = dict(store.results.read_outcomes(JOB, 0))
         for job_id, parts in export_all(store).items():
-            store.jobs.delete_job(job_id)
+            store.storage.delete_job(job_id)
             store.transfer.import_job(job_id, parts)
         assert store.jobs.read_job(JOB) == before
         assert read_batch(store) == batch
@@ -211,7 +211,7 @@ class TestMoving:
         store.jobs.persist_job("running")
         parts = export_all(store)
         for job_id in parts:
-            store.jobs.delete_job(job_id)
+            store.storage.delete_job(job_id)
             store.transfer.import_job(job_id, parts[job_id])
         pass_time(2.2)
         assert store.jobs.read_states(["short", "running"]) == [None, "running"]
@@ -222,7 +222,7 @@ class TestMoving:
         create_staged_job(store)
         live(store)
         parts = list(store.transfer.export_job(JOB))
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         # Senders stay in the schedule until one looks for them.
         left = reader.schedule.list_overdue(math.inf, 10)
 
@@ -245,7 +245,7 @@ class TestMoving:
         job, *others = store.transfer.export_job(JOB)
         assert isinstance(job, items.Job)
         later = msgspec.structs.replace(job, record={**job.record, "later": '{"a":[1,"\\u0000é"]}'})
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         store.transfer.import_job(JOB, [later, *others])
         [found] = [part for part in store.transfer.export_job(JOB) if isinstance(part, items.Job)]
         assert found.record == later.record
@@ -253,7 +253,7 @@ class TestMoving:
     def test_what_the_store_has_lost_stays_lost(self, store: Store) -> None:
         create_job(store, job_record(batches=1), [batch_record()])
         parts = [part for part in store.transfer.export_job(JOB) if not isinstance(part, items.Batch)]
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         store.transfer.import_job(JOB, parts)
         assert store.records.find_batches(JOB) == [None]
         assert [part for part in store.transfer.export_job(JOB) if isinstance(part, items.Batch)] == []
@@ -300,7 +300,7 @@ class TestMarks:
         store = open_store()
         store.transfer.open()
         parts = list(store.transfer.export_job(JOB))
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         store.transfer.import_job(JOB, parts)
         assert list(store.transfer.list_ids()) == [JOB]
         assert store.transfer.read_mark() == MARK

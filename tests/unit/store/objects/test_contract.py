@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import fakeredis
 import pytest
@@ -15,11 +14,13 @@ from redis.retry import Retry
 
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.objects.bucket import MARKER, Bucket
-from claude_batch_tasks.store.objects.jobs import ObjectJobs
 from claude_batch_tasks.store.objects.names import SHARDS
-from claude_batch_tasks.store.objects.store import StoreWithObjects
-from claude_batch_tasks.store.objects.sweep import GRACE
+from claude_batch_tasks.store.objects.places import Places
+from claude_batch_tasks.store.objects.store import with_objects
+from claude_batch_tasks.store.objects.sweep import GRACE, Sweep
+from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.postgres import PostgresStore
 from claude_batch_tasks.store.postgres.sources import Pool
 from claude_batch_tasks.store.redis import RedisStore
@@ -32,13 +33,13 @@ from tests.unit.store.redis.movable_time import PASSED, MovableTime
 from tests.unit.store.redis.test_contract import Connect, connect_to
 
 
-def sweep_all(store: Store, pass_time: PassTime) -> None:
+def sweep_all(store: Store, url: str, pass_time: PassTime) -> None:
     """Remove what expired jobs have left, as workers do in the course of some days."""
-    store.jobs.forget_expired()
+    store.storage.forget_expired()
     pass_time(GRACE + 1)
-    assert isinstance(store.jobs, ObjectJobs)
+    sweep = Sweep(store, Places(store, url, Packer(Cipher())))
     for shard in range(SHARDS):
-        store.jobs.sweep.sweep_shard(shard)
+        sweep.sweep_shard(shard)
 
 
 class ObjectStoreContract(StoreContract):
@@ -55,7 +56,7 @@ class ObjectStoreContract(StoreContract):
             def open_store() -> Store:
                 client = pass_time.move_client(connect())
                 stack.callback(client.close)
-                return cast(Store, StoreWithObjects(RedisStore(client, "the test's server"), payload_url))
+                return with_objects(RedisStore(client, "the test's server"), payload_url)
 
             yield open_store
 
@@ -71,12 +72,12 @@ class ObjectStoreContract(StoreContract):
 
     @pytest.fixture
     def forget_expired(self, pass_time: MovableTime, payload_url: str) -> Callable[[Store], None]:
-        return lambda store: sweep_all(store, pass_time)
+        return lambda store: sweep_all(store, payload_url, pass_time)
 
     @pytest.fixture
     def unreachable_store(self, payload_url: str) -> Store:
         ledger = RedisStore(redis.Redis(port=free_port(), retry=Retry(NoBackoff(), 0)), "no server")
-        return cast(Store, StoreWithObjects(ledger, payload_url))
+        return with_objects(ledger, payload_url)
 
 
 class TestInAFolder(ObjectStoreContract):
@@ -117,7 +118,7 @@ class TestWithPostgres(WhatObjectsChange, _OnPostgres):
 
     @pytest.fixture
     def open_store(self, database: Database, payload_url: str) -> OpenStore:
-        return lambda: cast(Store, StoreWithObjects(database.open_store(), payload_url))
+        return lambda: with_objects(database.open_store(), payload_url)
 
     @pytest.fixture
     def contents(self, database: Database, payload_url: str) -> Contents:
@@ -131,9 +132,9 @@ class TestWithPostgres(WhatObjectsChange, _OnPostgres):
 
     @pytest.fixture
     def forget_expired(self, pass_time: PassTime, payload_url: str) -> Callable[[Store], None]:
-        return lambda store: sweep_all(store, pass_time)
+        return lambda store: sweep_all(store, payload_url, pass_time)
 
     @pytest.fixture
     def unreachable_store(self, payload_url: str) -> Store:
         ledger = PostgresStore(Pool(f"postgresql://127.0.0.1:{free_port()}/none", "no server"))
-        return cast(Store, StoreWithObjects(ledger, payload_url))
+        return with_objects(ledger, payload_url)

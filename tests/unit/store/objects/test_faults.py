@@ -18,9 +18,10 @@ import pytest
 
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.store.objects import client
 from claude_batch_tasks.store.objects.bucket import MARKER, Bucket
-from claude_batch_tasks.store.objects.store import StoreWithObjects
+from claude_batch_tasks.store.objects.store import with_objects
 from claude_batch_tasks.store.redis import RedisStore
 from tests.s3_server import SECRET, S3Server, environment_of
 from tests.unit.store.contract.samples import JOB, batch_record, body_of, create_job, job_record, make_chunk
@@ -115,22 +116,27 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(client._RETRIES, "max_retries", 1)
 
 
-OpenAt = Callable[[], StoreWithObjects]
+OpenAt = Callable[[], Store]
 
 
 @pytest.fixture
-def open_at(s3_server: S3Server) -> OpenAt:
-    redis_server = fakeredis.FakeServer()
-    url = f"s3://{s3_server.make_bucket()}/prefix"
+def bucket(s3_server: S3Server) -> str:
+    return s3_server.make_bucket()
 
-    def open_at() -> StoreWithObjects:
-        return StoreWithObjects(RedisStore(fakeredis.FakeRedis(server=redis_server), "the test's server"), url)
+
+@pytest.fixture
+def open_at(bucket: str) -> OpenAt:
+    redis_server = fakeredis.FakeServer()
+    url = f"s3://{bucket}/prefix"
+
+    def open_at() -> Store:
+        return with_objects(RedisStore(fakeredis.FakeRedis(server=redis_server), "the test's server"), url)
 
     return open_at
 
 
 @pytest.fixture
-def store(open_at: OpenAt, weather: Weather) -> StoreWithObjects:
+def store(open_at: OpenAt, weather: Weather) -> Store:
     """A store with a job of two chunks, of a megabyte each; another process reads it."""
     store = open_at()
     text = secrets.token_hex(500_000)
@@ -140,51 +146,47 @@ def store(open_at: OpenAt, weather: Weather) -> StoreWithObjects:
 
 class TestReading:
     @pytest.mark.parametrize("what", [503, 500, 429, 403, "drop", "cut"])
-    def test_is_an_outage(self, store: StoreWithObjects, weather: Weather, what: str | int) -> None:
+    def test_is_an_outage(self, store: Store, weather: Weather, what: str | int) -> None:
         weather.rules = [("GET .*/bodies", what)]
         with pytest.raises(StoreUnavailable, match="the object store at s3://"):
             list(store.payloads.read_bodies(JOB, 0))
         weather.rules = []
         assert list(store.payloads.read_bodies(JOB, 0))[1] == body_of("b")
 
-    def test_says_what_the_server_said(self, store: StoreWithObjects, weather: Weather) -> None:
+    def test_says_what_the_server_said(self, store: Store, weather: Weather) -> None:
         weather.rules = [("GET .*/bodies", 503)]
         with pytest.raises(StoreUnavailable, match=r"status 503"):
             list(store.payloads.read_bodies(JOB, 0))
 
-    def test_waits_while_the_server_is_slow_for_a_moment(self, store: StoreWithObjects, weather: Weather) -> None:
+    def test_waits_while_the_server_is_slow_for_a_moment(self, store: Store, weather: Weather) -> None:
         weather.rules = [("GET .*/bodies", 503)]
         threading.Timer(0.05, weather.rules.clear).start()
         assert len(list(store.payloads.read_bodies(JOB, 0))) == 2
 
-    def test_takes_no_404_for_an_absence_while_the_bucket_says_404(
-        self, store: StoreWithObjects, weather: Weather
-    ) -> None:
+    def test_takes_no_404_for_an_absence_while_the_bucket_says_404(self, store: Store, weather: Weather) -> None:
         weather.rules = [(".", 404)]
         with pytest.raises(StoreUnavailable):
             list(store.payloads.read_bodies(JOB, 0))
         with pytest.raises(StoreUnavailable):
-            store.records.missing_keys(JOB, 0, ["body"])
+            store.storage.missing_keys(JOB, 0, ["body"])
 
 
 class TestWriting:
     @pytest.mark.parametrize("what", [503, 403, "drop"])
     @pytest.mark.parametrize("which", [r"POST .*\?uploads", "PUT .*partNumber=2", r"POST .*\?uploadId"])
     def test_is_an_outage_and_leaves_no_object(
-        self, store: StoreWithObjects, weather: Weather, s3_server: S3Server, what: str | int, which: str
+        self, store: Store, weather: Weather, s3_server: S3Server, bucket: str, what: str | int, which: str
     ) -> None:
         weather.rules = [(which, what)]
         with pytest.raises(StoreUnavailable, match="the object store at s3://"):
             store.results.write_rows(JOB, 0, 1, (secrets.token_bytes(1_000_000) for _ in range(12)))
         assert any(re.search(which, line) for line in weather.seen)
         weather.rules = []
-        assert store.url is not None
-        bucket = store.url.split("/")[2]
         assert not [key for key in s3_server.list_keys(bucket) if key.endswith("/rows")]
         store.results.write_rows(JOB, 0, 2, [b"row"])
         assert list(store.results.read_rows(JOB, 0, 2)) == [b"row"]
 
-    def test_of_a_small_object_is_an_outage(self, store: StoreWithObjects, weather: Weather) -> None:
+    def test_of_a_small_object_is_an_outage(self, store: Store, weather: Weather) -> None:
         weather.rules = [("PUT .*/rows", 503)]
         with pytest.raises(StoreUnavailable, match="503"):
             store.results.write_rows(JOB, 0, 1, [b"row"])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import secrets
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import fakeredis
 import pytest
@@ -17,10 +15,11 @@ from claude_batch_tasks.errors import JobNotFound, PayloadDamaged, ResultsMissin
 from claude_batch_tasks.store import Store, lost_records
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.objects import names
-from claude_batch_tasks.store.objects.bucket import MARKER
-from claude_batch_tasks.store.objects.jobs import ObjectJobs
-from claude_batch_tasks.store.objects.store import StoreWithObjects
-from claude_batch_tasks.store.objects.sweep import GRACE
+from claude_batch_tasks.store.objects.bucket import MARKER, Bucket
+from claude_batch_tasks.store.objects.places import Places
+from claude_batch_tasks.store.objects.store import with_objects
+from claude_batch_tasks.store.objects.sweep import GRACE, Sweep
+from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.redis import RedisStore
 from tests.unit.store.contract.samples import (
     BATCH,
@@ -40,7 +39,7 @@ from tests.unit.store.redis.movable_time import MovableTime
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
-OpenAt = Callable[..., StoreWithObjects]
+OpenAt = Callable[..., Store]
 
 
 @pytest.fixture
@@ -57,9 +56,9 @@ def clock(redis_client: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) ->
 def open_at(redis_client: fakeredis.FakeRedis, clock: MovableTime) -> OpenAt:
     """``open_at(url, *keys)``: another process's store, with the same ledger."""
 
-    def open_at(url: str | None, *keys: str) -> StoreWithObjects:
-        cipher = Cipher(keys)
-        return StoreWithObjects(RedisStore(clock.move_client(redis_client), "the test's server", cipher), url, cipher)
+    def open_at(url: str | None, *keys: str) -> Store:
+        ledger = RedisStore(clock.move_client(redis_client), "the test's server", Cipher(keys))
+        return with_objects(ledger, url, keys)
 
     return open_at
 
@@ -70,16 +69,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(open_at: OpenAt, folder: Path) -> StoreWithObjects:
-    return open_at(f"file://{folder}")
+def url(folder: Path) -> str:
+    return f"file://{folder}"
 
 
 @pytest.fixture
-def job(store: StoreWithObjects) -> str:
+def store(open_at: OpenAt, url: str) -> Store:
+    return open_at(url)
+
+
+@pytest.fixture
+def job(store: Store) -> str:
     return create_staged_job(store)
 
 
-def publish(store: StoreWithObjects, attempt: int = 1, *rows: bytes, keep: tuple[int, ...] = ()) -> None:
+def publish(store: Store, attempt: int = 1, *rows: bytes, keep: tuple[int, ...] = ()) -> None:
     store.leases.acquire_lease(BATCH, 0, "me", LONG)
     store.results.write_rows(JOB, 0, attempt, rows or (b"row",))
     positions = array("I", [0, 2**32 - 1]).tobytes()
@@ -98,7 +102,7 @@ def find_file(folder: Path, name: str) -> Path:
 
 class TestThePayloadsOfAJob:
     def test_are_objects_and_the_ledger_has_none(
-        self, store: StoreWithObjects, folder: Path, redis_client: fakeredis.FakeRedis
+        self, store: Store, folder: Path, redis_client: fakeredis.FakeRedis
     ) -> None:
         text = "a long prompt " * 200
         create_job(store, job_record(batches=1), [batch_record()], make_chunk(0, *(f"{n} {text}" for n in range(9))))
@@ -109,9 +113,7 @@ class TestThePayloadsOfAJob:
         assert ends == {"bodies", "ids", "rows", "places"}
         assert list(store.results.read_rows(JOB, 0, 1)) == [b"an answer " * 5000]
 
-    def test_are_read_by_a_process_without_the_setting(
-        self, job: str, store: StoreWithObjects, open_at: OpenAt
-    ) -> None:
+    def test_are_read_by_a_process_without_the_setting(self, job: str, store: Store, open_at: OpenAt) -> None:
         """Their place is in the ledger; the credentials are in the environment."""
         publish(store)
         other = open_at(None)
@@ -121,10 +123,10 @@ class TestThePayloadsOfAJob:
         assert list(other.results.read_rows(job, 0, 1)) == [b"row"]
         assert other.results.find_chunks(job, 0, 1, [0, 1]) == {0: 0}
         assert other.results.read_eligible(job, 0, 1) == b"abcd"
-        other.jobs.delete_job(job)
+        other.storage.delete_job(job)
 
     def test_stay_where_they_are_when_the_setting_changes(
-        self, job: str, store: StoreWithObjects, open_at: OpenAt, tmp_path_factory: pytest.TempPathFactory
+        self, job: str, store: Store, open_at: OpenAt, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         publish(store, 1, b"first")
         another = tmp_path_factory.mktemp("another")
@@ -142,18 +144,18 @@ class TestThePayloadsOfAJob:
         ]
 
     def test_of_a_job_that_began_without_an_object_store_stay_in_the_ledger(
-        self, open_at: OpenAt, store: StoreWithObjects, folder: Path
+        self, open_at: OpenAt, store: Store, folder: Path
     ) -> None:
-        create_staged_job(open_at(None))  # type: ignore[arg-type]
+        create_staged_job(open_at(None))
         assert list(store.payloads.read_bodies(JOB, 0)) == [body_of("a0", "b0")]
         assert store.payloads.find_chunk(JOB, 0, 1) == (0, body_of("a0", "b0"))
         assert store.payloads.find_custom_id(JOB, 0, 1) == "b0"
-        assert store.records.missing_keys(JOB, 0, ["body", "ids"]) == []
+        assert store.storage.missing_keys(JOB, 0, ["body", "ids"]) == []
         assert files(folder) == []
         publish(store)
         assert {path.rsplit("/", 1)[1] for path in files(folder)} == {"rows", "places"}
         assert list(open_at(None).results.read_rows(JOB, 0, 1)) == [b"row"]
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         assert files(folder) == []
 
     def test_are_encrypted_each_for_its_place(self, open_at: OpenAt, folder: Path) -> None:
@@ -170,23 +172,23 @@ class TestThePayloadsOfAJob:
         with_key, without = open_at(f"file://{folder}", KEY), open_at(f"file://{folder}")
         create_staged_job(with_key)
         publish(with_key)
-        assert without.records.missing_keys(JOB, 0, ["body", "rows:1", "pieces:1"]) == []
-        without.jobs.delete_job(JOB)
+        assert without.storage.missing_keys(JOB, 0, ["body", "rows:1", "pieces:1"]) == []
+        without.storage.delete_job(JOB)
         assert files(folder) == []
 
-    def test_of_an_adopted_job_have_an_index(self, store: StoreWithObjects, open_at: OpenAt) -> None:
+    def test_of_an_adopted_job_have_an_index(self, store: Store, open_at: OpenAt, url: str) -> None:
         create_bare_job(store, JOB, adopted=True)
         store.leases.acquire_lease(BATCH, 0, "me", LONG)
         store.results.write_rows(JOB, 0, 1, [b"row"])
         assert store.results.publish_rows(BATCH, "me", 1, **NO_ROWS, index=[(3, b"entries"), (200, b"more")])
-        for each in (store, open_at(store.url), open_at(None)):
-            assert each.records.missing_keys(JOB, 0, ["index:1", "index:2"]) == [
+        for each in (store, open_at(url), open_at(None)):
+            assert each.storage.missing_keys(JOB, 0, ["index:1", "index:2"]) == [
                 f"{each.records.name_batch(JOB, 0)}:index:2"
             ]
             found = [each.payloads.read_index(JOB, part, batch=0, attempt=1) for part in (3, 200, 4)]
             assert found == [b"entries", b"more", b""]
 
-    def test_that_are_damaged_say_so(self, store: StoreWithObjects, job: str, folder: Path) -> None:
+    def test_that_are_damaged_say_so(self, store: Store, job: str, folder: Path, open_at: OpenAt, url: str) -> None:
         publish(store)
         rows = find_file(folder, "rows")
         rows.write_bytes(b"x" + rows.read_bytes()[1:])
@@ -194,13 +196,13 @@ class TestThePayloadsOfAJob:
             list(store.results.read_rows(job, 0, 1))
         rows.write_bytes(b"short")
         with pytest.raises(PayloadDamaged):
-            list(StoreWithObjects(store.ledger, store.url).results.read_rows(job, 0, 1))
+            list(open_at(url).results.read_rows(job, 0, 1))
 
     def test_are_those_of_the_attempt_that_was_published(
-        self, store: StoreWithObjects, job: str, open_at: OpenAt
+        self, store: Store, job: str, open_at: OpenAt, url: str
     ) -> None:
         """Two workers download the same attempt; the one that has the lease publishes what it wrote."""
-        other = open_at(store.url)
+        other = open_at(url)
         store.leases.acquire_lease(BATCH, 0, "me", LONG)
         store.results.write_rows(job, 0, 1, [b"mine"])
         other.results.write_rows(job, 0, 1, [b"other", b"wise cut"])
@@ -209,72 +211,72 @@ class TestThePayloadsOfAJob:
 
 
 class TestWhatIsGone:
-    def test_is_named_by_its_place(self, store: StoreWithObjects, job: str, folder: Path, open_at: OpenAt) -> None:
+    def test_is_named_by_its_place(self, store: Store, job: str, folder: Path, open_at: OpenAt, url: str) -> None:
         publish(store)
         names_ = ["body", "ids", "rows:1", "pieces:1", "eligible:1", "outcomes"]
-        [outcomes] = store.records.missing_keys(job, 0, names_)
+        [outcomes] = store.storage.missing_keys(job, 0, names_)
         assert outcomes.endswith("outcomes")
         for name in ("rows", "places"):
             find_file(folder, name).unlink()
-        fresh = open_at(store.url)
-        found = fresh.records.missing_keys(job, 0, names_)
+        fresh = open_at(url)
+        found = fresh.storage.missing_keys(job, 0, names_)
         assert [name.rsplit("/", 1)[-1] for name in found[1:]] == ["rows", "places", "places"]
         assert all(name.startswith(f"file://{folder}/") for name in found[1:])
         with pytest.raises(ResultsMissing, match="is gone from the object store"):
             list(fresh.results.read_rows(job, 0, 1))
 
-    def test_is_said_with_what_to_do_about_it(self, store: StoreWithObjects, job: str, folder: Path) -> None:
+    def test_is_said_with_what_to_do_about_it(self, store: Store, job: str, folder: Path) -> None:
         """A lifecycle rule removed them before the batch was created."""
         for path in folder.rglob("bodies"):
             path.unlink()
         record = store.jobs.read_job(job)
         assert record is not None
-        error = lost_records.of_requests(cast(Store, store), job, record, 0, store.records.read_batches(job)[0])
+        error = lost_records.of_requests(store, job, record, 0, store.records.read_batches(job)[0])
         assert str(error).startswith(
             f"job {job}, batch 1 of 2: 2 of 2 requests are gone from the store (file://{folder}/"
         )
         assert str(error).endswith("no lifecycle rule, remove objects of jobs that the store still has.")
 
     def test_is_missed_by_a_process_without_the_setting(
-        self, store: StoreWithObjects, job: str, folder: Path, open_at: OpenAt
+        self, store: Store, job: str, folder: Path, open_at: OpenAt
     ) -> None:
         """The setting was removed since: what is lost is downloaded again nevertheless."""
         publish(store)
         find_file(folder, "rows").unlink()
-        assert [name.rsplit("/", 1)[-1] for name in open_at(None).records.missing_keys(job, 0, ["rows:1"])] == ["rows"]
+        assert [name.rsplit("/", 1)[-1] for name in open_at(None).storage.missing_keys(job, 0, ["rows:1"])] == ["rows"]
 
     def test_is_downloaded_again_into_its_place(
-        self, store: StoreWithObjects, job: str, folder: Path, open_at: OpenAt
+        self, store: Store, job: str, folder: Path, open_at: OpenAt, url: str
     ) -> None:
         publish(store)
         find_file(folder, "rows").unlink()
-        fresh = open_at(store.url)
+        fresh = open_at(url)
         fresh.results.write_rows(job, 0, 1, [b"again"], copy=":copy")
         assert fresh.results.restore_rows(job, 0, 1, ":copy", **NO_ROWS)
         assert list(fresh.results.read_rows(job, 0, 1)) == [b"again"]
-        assert fresh.records.missing_keys(job, 0, ["rows:1", "pieces:1"]) == []
+        assert fresh.storage.missing_keys(job, 0, ["rows:1", "pieces:1"]) == []
         assert len(list(folder.rglob("rows"))) == len(list(folder.rglob("places"))) == 1
 
-    def test_is_that_of_a_job_that_is_deleted_while_it_is_read(self, store: StoreWithObjects, open_at: OpenAt) -> None:
+    def test_is_that_of_a_job_that_is_deleted_while_it_is_read(self, store: Store, open_at: OpenAt, url: str) -> None:
         chunks = [make_chunk(0, secrets.token_hex(3_000_000)) for _ in range(5)]
         create_job(store, job_record(batches=1), [batch_record()], *chunks)
         reader = store.payloads.read_bodies(JOB, 0)
         next(reader)
-        open_at(store.url).jobs.delete_job(JOB)
+        open_at(url).storage.delete_job(JOB)
         with pytest.raises(JobNotFound, match="expired or was deleted"):
             list(reader)
 
     def test_is_not_concluded_from_a_folder_that_is_empty(
-        self, store: StoreWithObjects, job: str, folder: Path, open_at: OpenAt
+        self, store: Store, job: str, folder: Path, open_at: OpenAt, url: str
     ) -> None:
         """A disk that is not mounted, or another bucket."""
         publish(store)
         away = folder.rename(folder.parent / "away")
         folder.mkdir()
-        fresh = open_at(store.url)
+        fresh = open_at(url)
         for read in (
             lambda: list(fresh.payloads.read_bodies(job, 0)),
-            lambda: fresh.records.missing_keys(job, 0, ["body"]),
+            lambda: fresh.storage.missing_keys(job, 0, ["body"]),
             lambda: fresh.results.read_chunk(job, 0, 1, 0),
         ):
             with pytest.raises(StoreUnavailable, match="Nothing was taken for lost"):
@@ -285,12 +287,12 @@ class TestWhatIsGone:
 
 
 class TestWhatIsStaged:
-    def test_stays_when_it_is_discarded_after_a_job_was_made(self, store: StoreWithObjects, job: str) -> None:
+    def test_stays_when_it_is_discarded_after_a_job_was_made(self, store: Store, job: str) -> None:
         """The answer to the create was lost, and whoever submitted gives up."""
         store.payloads.discard_staged(job, NONCE, 2)
         assert list(store.payloads.read_bodies(job, 0)) == [body_of("a0", "b0")]
 
-    def test_that_breaks_off_leaves_no_object(self, store: StoreWithObjects, folder: Path) -> None:
+    def test_that_breaks_off_leaves_no_object(self, store: Store, folder: Path) -> None:
         def pieces() -> Iterator[object]:
             yield make_chunk(0, "x" * 6_000_000)
             raise KeyboardInterrupt
@@ -306,20 +308,20 @@ class TestASweep:
         """There is a job, and requests of another that was never made."""
 
     @pytest.fixture
-    def sweep(self, store: StoreWithObjects) -> Callable[[], None]:
+    def sweep(self, store: Store, url: str) -> Callable[[], None]:
         def sweep() -> None:
-            assert isinstance(store.jobs, ObjectJobs)
+            sweep = Sweep(store, Places(store, url, Packer(Cipher())))
             for shard in range(names.SHARDS):
-                store.jobs.sweep.sweep_shard(shard)
+                sweep.sweep_shard(shard)
 
         return sweep
 
-    def stage(self, store: StoreWithObjects) -> None:
+    def stage(self, store: Store) -> None:
         store.payloads.stage_requests("job-2", "never", [make_chunk(0, "a")])
         store.payloads.stage_index("job-2", "never", [(0, b"x")])
 
     def test_removes_what_no_job_has_after_a_while(
-        self, store: StoreWithObjects, folder: Path, sweep: Callable[[], None], clock: MovableTime
+        self, store: Store, folder: Path, sweep: Callable[[], None], clock: MovableTime
     ) -> None:
         before = files(folder)
         self.stage(store)
@@ -332,7 +334,7 @@ class TestASweep:
 
     def test_removes_nothing_when_the_ledger_does_not_answer(
         self,
-        store: StoreWithObjects,
+        store: Store,
         folder: Path,
         sweep: Callable[[], None],
         clock: MovableTime,
@@ -344,7 +346,7 @@ class TestASweep:
         def fail(job_id: str) -> None:
             raise StoreUnavailable("no answer")
 
-        monkeypatch.setattr(store.ledger.jobs, "read_job", fail)
+        monkeypatch.setattr(store.jobs, "read_job", fail)
         with pytest.raises(StoreUnavailable):
             sweep()
         assert files(folder) == before
@@ -352,7 +354,7 @@ class TestASweep:
     @pytest.mark.parametrize("when", ["before", "meanwhile"])
     def test_removes_nothing_of_a_ledger_that_was_emptied(
         self,
-        store: StoreWithObjects,
+        store: Store,
         folder: Path,
         sweep: Callable[[], None],
         clock: MovableTime,
@@ -360,7 +362,7 @@ class TestASweep:
         monkeypatch: pytest.MonkeyPatch,
         when: str,
     ) -> None:
-        before, read_job = files(folder), store.ledger.jobs.read_job
+        before, read_job = files(folder), store.jobs.read_job
 
         def lose_all(job_id: str) -> object:
             redis_client.flushall()
@@ -372,29 +374,28 @@ class TestASweep:
             redis_client.flushall()
             clock(GRACE + 10)
         else:
-            monkeypatch.setattr(store.ledger.jobs, "read_job", lose_all)
+            monkeypatch.setattr(store.jobs, "read_job", lose_all)
         sweep()
         assert files(folder) == before
 
     def test_checks_each_folder_once_a_day_of_all_workers(
-        self, store: StoreWithObjects, open_at: OpenAt, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, open_at: OpenAt, monkeypatch: pytest.MonkeyPatch, url: str
     ) -> None:
         swept: list[int] = []
-        for each in (store, open_at(store.url)):
-            assert isinstance(each.jobs, ObjectJobs)
-            monkeypatch.setattr(each.jobs.sweep, "sweep_shard", swept.append)
+        monkeypatch.setattr(Sweep, "sweep_shard", lambda _, shard: swept.append(shard))
+        for each in (store, open_at(url)):
             for _ in range(names.SHARDS * 5):  # all but one in 150
-                each.jobs.sweep.run()
+                each.storage.forget_expired()
         assert len(swept) == len(set(swept)) > names.SHARDS * 0.98
 
     def test_that_fails_stops_nothing_else(
-        self, store: StoreWithObjects, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def fail(**_: object) -> None:
+        def fail(_: Bucket, **how: object) -> None:
             raise StoreUnavailable("no answer")
 
-        monkeypatch.setattr(store.places.own, "mark", fail)
-        store.jobs.forget_expired()
+        monkeypatch.setattr(Bucket, "mark", fail)
+        store.storage.forget_expired()
         assert "were not removed: no answer" in caplog.text
 
 
@@ -402,7 +403,7 @@ class TestTheNameOfAnObject:
     @pytest.mark.parametrize(
         "job_id", ["a", "a:b", "{a}", "a*/../b", "..", "a b", "ü😀", "a.b~c%=", "A", "x" * 1000, "ü" * 300]
     )
-    def test_says_whose_it_is(self, store: StoreWithObjects, folder: Path, job_id: str) -> None:
+    def test_says_whose_it_is(self, store: Store, folder: Path, job_id: str) -> None:
         store.payloads.stage_requests(job_id, NONCE, [make_chunk(0, "a")])
         store.payloads.stage_index(job_id, NONCE, [(0, b"x")])
         assert store.jobs.create_job(job_id, job_record(batches=1), [batch_record()], LONG)
@@ -410,7 +411,7 @@ class TestTheNameOfAnObject:
         owners = [names.find_owner(name) for name in files(folder)]
         assert owners == [names.Owner(job_id, NONCE)] * 4
         assert list(store.payloads.read_bodies(job_id, 0)) == [body_of("a")]
-        store.jobs.delete_job(job_id)
+        store.storage.delete_job(job_id)
         assert [path.name for path in folder.iterdir()] == [MARKER], "no empty folder is left either"
 
     def test_of_anything_else_is_nobodys(self) -> None:
@@ -419,30 +420,24 @@ class TestTheNameOfAnObject:
 
 
 def test_a_delete_that_reaches_the_ledger_alone_says_what_is_left(
-    store: StoreWithObjects, job: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, job: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
 
-    def fail(folder: str) -> None:
+    def fail(_: Bucket, folder: str) -> None:
         raise StoreUnavailable("no answer")
 
-    monkeypatch.setattr(store.places.own, "remove_folder", fail)
+    monkeypatch.setattr(Bucket, "remove_folder", fail)
     with pytest.raises(
         StoreUnavailable, match=r"was deleted, but for its objects in file://.*nothing needs to be repeated"
     ):
-        store.jobs.delete_job(job)
+        store.storage.delete_job(job)
     assert store.jobs.read_job(job) is None
 
 
-def test_rows_of_a_job_that_is_gone_are_not_written(store: StoreWithObjects, folder: Path) -> None:
+def test_rows_of_a_job_that_is_gone_are_not_written(store: Store, folder: Path) -> None:
     with pytest.raises(JobNotFound):
         store.results.write_rows("nobody", 0, 1, [b"row"])
     assert not store.results.restore_rows("nobody", 0, 1, ":copy", **NO_ROWS)
     store.results.discard_rows("nobody", 0, 1, copy=":copy")
     assert files(folder) == []
-
-
-def test_a_store_can_be_copied(store: StoreWithObjects) -> None:
-    copied = copy.copy(store)
-    assert copied.jobs is store.jobs
-    assert copied.leases is store.leases

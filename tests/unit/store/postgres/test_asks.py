@@ -235,7 +235,7 @@ class TestWhatIsStored:
         store.leases.acquire_lease(Unit(JOB, 0, 0), 0, "me", LONG)
         assert take_request(store, 0, limit=10).state == "taken"
         database.pass_time(200 * 86_400)
-        store.jobs.forget_expired()
+        store.storage.forget_expired()
         assert [job_id for job_id, _ in store.pools.list_pools()] == ["d"], "it is no job yet"
         left = {name: database.run(f"SELECT * FROM claude_batch.{name}") for name in SWEPT}
         assert {name: rows for name, rows in left.items() if rows} == {}

@@ -106,7 +106,7 @@ class TestAJobThatIsRemovedMeanwhile:
         create_job(store, job_record(batches=1), [batch_record()], *(make_chunk(0, f"{n}") for n in range(3)))
         bodies = store.payloads.read_bodies(JOB, 0)
         assert next(bodies) == body_of("0")
-        store.jobs.delete_job(JOB)
+        store.storage.delete_job(JOB)
         with pytest.raises(JobNotFound):
             next(bodies)
 
@@ -126,7 +126,7 @@ class TestAJobThatIsRemovedMeanwhile:
 
         def rows() -> Iterator[bytes]:
             yield from [b"0", b"1" * 1_000_000]
-            store.jobs.delete_job(JOB)
+            store.storage.delete_job(JOB)
             yield from [b"%d" % number * 1_000_000 for number in range(2, 9)]
 
         with pytest.raises(JobNotFound):
@@ -148,7 +148,7 @@ class TestADownload:
         store.results.write_rows(JOB, 0, 2, [b"forgotten"])
         store.results.write_rows(JOB, 0, 1, [b"likewise"], copy=":copy")
         database.pass_time(86_500)
-        store.jobs.forget_expired()
+        store.storage.forget_expired()
         assert database.run("SELECT attempt, copy FROM claude_batch.result_chunks") == [(1, "")]
         assert list(store.results.read_rows(JOB, 0, 1)) == [b"published"]
         assert not store.results.restore_rows(JOB, 0, 1, ":copy", pieces=b"", eligible_places=b"")
@@ -177,7 +177,7 @@ class TestADownload:
         assert list(store.results.read_rows(JOB, 0, 1)) == [], "as in Redis: whoever reads, counts"
         names = ["rows:1", "pieces:1", "eligible:1", "again:1", "index:1"]
         missing = [attempt_key(JOB, 0, name, 1) for name in ("rows", "again", "index")]
-        assert store.records.missing_keys(JOB, 0, names) == missing
+        assert store.storage.missing_keys(JOB, 0, names) == missing
 
 
 class TestWhatIsStored:
@@ -195,7 +195,7 @@ class TestWhatIsStored:
     def test_says_what_was_lost_before_it_came_here(self, store: PostgresStore, database: Database) -> None:
         create_staged_job(store)
         database.run("UPDATE claude_batch.payload_chunks SET body = NULL WHERE batch = 0")
-        assert store.records.missing_keys(JOB, 0, ["body", "ids"]) == [batch_key(JOB, 0, "body")]
+        assert store.storage.missing_keys(JOB, 0, ["body", "ids"]) == [batch_key(JOB, 0, "body")]
         assert store.payloads.find_custom_id(JOB, 0, 1) == "b0"
         for read in (
             lambda: list(store.payloads.read_bodies(JOB, 0)),
@@ -232,7 +232,7 @@ class TestInTheCallersTransaction:
 
             def rows() -> Iterator[bytes]:
                 yield b"row"
-                own.jobs.delete_job(JOB)
+                own.storage.delete_job(JOB)
 
             with pytest.raises(JobNotFound):
                 own.results.write_rows(JOB, 0, 1, rows())

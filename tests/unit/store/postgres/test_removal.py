@@ -22,7 +22,7 @@ def test_an_expired_job_makes_way_for_one_of_its_id(database: Database) -> None:
 def test_a_pool_whose_job_was_deleted_becomes_none_again_for_a_day(database: Database) -> None:
     store = database.open_store()
     create_bare_job(store, "job", pool="emails")
-    store.jobs.delete_job("job", remember=True)
+    store.storage.delete_job("job", remember=True)
     record = read_job(store, create_bare_job(store, "other", pool="emails"))
     assert not store.jobs.create_job("job", record, [], LONG, staged=False)
     database.pass_time(86_500)
@@ -34,7 +34,7 @@ def test_what_a_dead_process_has_left_of_a_removed_job_is_swept(database: Databa
     create_bare_job(store, "job", batches=20)
     database.run("SELECT claude_batch.delete_job('job', null)")  # and then it died
     assert database.run("SELECT count(*) FROM claude_batch.records") == [(21,)]
-    store.jobs.forget_expired()
+    store.storage.forget_expired()
     assert database.run("SELECT count(*) FROM claude_batch.records") == [(0,)]
     assert database.run("SELECT count(*) FROM claude_batch.removed_jobs") == [(0,)]
 
@@ -45,7 +45,7 @@ def test_a_unit_that_waits_stays_in_the_schedule_when_its_job_has_expired(databa
     unit = park_batch(store, 1, store.now() + 5)
     store.jobs.expire_job(unit.job_id, 1)
     database.pass_time(6)
-    store.jobs.forget_expired()
+    store.storage.forget_expired()
     assert store.schedule.take_due(10)[0] == [unit]
     store.schedule.remove_unit(unit)
     assert database.run("SELECT count(*) FROM claude_batch.units") == [(0,)]
@@ -73,7 +73,7 @@ def test_a_table_of_a_job_is_found_by_its_column(database: Database) -> None:
     database.run(
         "INSERT INTO claude_batch.later VALUES (-1, claude_batch.clock() - 1), (-1, claude_batch.clock() + 60)"
     )
-    store.jobs.forget_expired()
+    store.storage.forget_expired()
     assert database.run("SELECT count(*) FROM claude_batch.later") == [(2,)]
-    store.jobs.delete_job("job")
+    store.storage.delete_job("job")
     assert database.run("SELECT job FROM claude_batch.later") == [(-1,)]

@@ -148,8 +148,8 @@ class TestTheLifeOfAJobsKeys:
     def test_is_remembered_when_somebody_deleted_it(
         self, store: RedisStore, job: str, redis_client: redis.Redis
     ) -> None:
-        store.jobs.delete_job("job-2")
-        store.jobs.delete_job(job, remember=True)
+        store.storage.delete_job("job-2")
+        store.storage.delete_job(job, remember=True)
         assert (store.jobs.was_deleted("job-2"), store.jobs.was_deleted(job)) == (False, True)
         [key] = redis_client.keys(f"*{job}*")
         assert 0 < redis_client.ttl(key) <= 86_400
@@ -176,7 +176,7 @@ class TestTheLifeOfAJobsKeys:
         deadline = time.monotonic() + 10
         while keys() and time.monotonic() < deadline:
             time.sleep(0.05)
-            store.jobs.forget_expired()
+            store.storage.forget_expired()
         assert keys() == set()
         assert store.jobs.read_job(job) is None
 
@@ -223,17 +223,17 @@ class TestAPoolOfAsks:
         """By the server's own clock."""
         add_ask(store, "c", limits=LIMITS._replace(max_requests=2))
         assert store.asks.withdraw(["c"], 1.0) == [True]
-        store.jobs.delete_job("pool-of-c")
+        store.storage.delete_job("pool-of-c")
         seal_pool(store, "a", "b")
         ends = {0: AskEnd("a", "succeeded"), 1: AskEnd("b", "failed")}
         store.asks.end_asks(JOB, ends, 1.0)
         store.jobs.expire_job(JOB, 1)
         add_ask(store, "d", new_id="next")
-        store.jobs.delete_job("next")
+        store.storage.delete_job("next")
         deadline = time.monotonic() + 10
         while len(keys()) > 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-            store.jobs.forget_expired()
+            store.storage.forget_expired()
         # What an open pool leaves that somebody has deleted goes when the next one of its kind is opened.
         assert keys() == {"claude_batch:ask:d", "claude_batch:pools:open"}
 
@@ -315,7 +315,7 @@ class TestAHistory:
         store.jobs.expire_job("job", 50)
         store.history.append_event("job", make_event(202))
         assert all(0 < redis_client.ttl(key) <= 50 for key in kept)
-        store.jobs.delete_job("job")
+        store.storage.delete_job("job")
         store.history.append_event("job", make_event(203))
         assert redis_client.keys("*:history*") == []
 
@@ -326,5 +326,5 @@ class TestAHistory:
         store.jobs.persist_job("job")
         store.history.append_event("job", make_event(1))
         redis_client.delete("claude_batch:{job}:job")
-        store.jobs.forget_expired()
+        store.storage.forget_expired()
         assert redis_client.keys("*:history*") == []

@@ -32,7 +32,7 @@ class TestTheListOfJobs:
             redis_client.zadd("claude_batch:jobs", {f"gone {number}": number})
         create_bare_job(store, "here", submitted_at=1000)
         for _ in range(100):
-            store.jobs.forget_expired()
+            store.storage.forget_expired()
         assert redis_client.zrange("claude_batch:jobs", 0, -1) == [b"here"]
 
     def test_has_a_job_that_an_earlier_release_submitted_once_anything_happens_to_it(

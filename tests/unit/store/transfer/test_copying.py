@@ -132,7 +132,7 @@ def test_what_has_changed_since_is_copied_again(
         create_bare_job(open_old(), f"job:{number}")
     break_off(monkeypatch, open_old(), open_new(), 2)
     open_old().jobs.update_job("job:0", label="later")
-    open_old().jobs.delete_job("job:1")
+    open_old().storage.delete_job("job:1")
     report = copy(open_old(), open_new())
     assert (report.copied, report.unchanged, report.changed, report.removed) == (2, 0, 1, 0)
     record = open_new().jobs.read_job("job:0")
@@ -275,7 +275,7 @@ def test_jobs_can_be_moved_back(open_old: Open, open_new: Open) -> None:
     new = open_new()
     new.leases.acquire_lease(Unit("went on", 0), 0, "me", LONG)
     assert new.leases.advance_unit(Unit("went on", 0), "me", 1)
-    new.jobs.delete_job("ended since")
+    new.storage.delete_job("ended since")
     create_bare_job(new, "new")
     report = copy(open_new(), open_old())
     assert (report.copied, report.unchanged, report.changed, report.removed) == (2, 1, 1, 1)
@@ -336,12 +336,12 @@ class TestJobsWithObjects:
         (folder.parent / place).mkdir(exist_ok=True)
         new = with_objects(open_new(), f"file://{folder.parent / place}")
         assert list(new.payloads.read_bodies(JOB, 0)) == [body_of("a0", "b0")]
-        assert new.records.missing_keys(JOB, 0, ["body", "ids"]) == []
+        assert new.storage.missing_keys(JOB, 0, ["body", "ids"]) == []
         new.leases.acquire_lease(BATCH, 0, "me", LONG)
         new.results.write_rows(JOB, 0, 1, [b"row"])
         assert new.results.publish_rows(BATCH, "me", 1, **NO_ROWS)
         assert list(new.results.read_rows(JOB, 0, 1)) == [b"row"]
-        new.jobs.delete_job(JOB)
+        new.storage.delete_job(JOB)
         assert {path.name for path in folder.parent.rglob("*") if path.is_file()} == {MARKER}
 
     def test_are_those_of_one_store_so_that_no_other_removes_their_objects(

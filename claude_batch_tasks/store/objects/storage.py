@@ -9,7 +9,6 @@ from claude_batch_tasks.errors import KeyMissing, PayloadDamaged, StoreUnavailab
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.store.interface import Store
 from claude_batch_tasks.store.objects import helper, names, results
-from claude_batch_tasks.store.objects.delegate import Delegate
 from claude_batch_tasks.store.objects.names import Reference
 from claude_batch_tasks.store.objects.payloads import ObjectPayloads
 from claude_batch_tasks.store.objects.places import Places
@@ -30,17 +29,27 @@ _OF_ATTEMPTS = {
 _IN_OBJECTS = {"index", *_OF_REQUESTS, *_OF_ATTEMPTS}
 
 
-class ObjectJobs(Delegate):
-    """``interface.Jobs`` where payloads are in an object store: what is deleted there is deleted here."""
+class ObjectStorage:
+    """``interface.Storage`` where payloads are in an object store: what is deleted in the ledger is deleted there."""
 
-    def __init__(self, ledger: Store, places: Places, payloads: ObjectPayloads) -> None:
-        super().__init__(ledger.jobs)
-        self._ledger, self._places, self._payloads = ledger, places, payloads
-        self.sweep = Sweep(ledger, places)
+    def __init__(self, ledger: Store, places: Places, payloads: ObjectPayloads, results_: ObjectResults) -> None:
+        self._ledger, self._places, self._payloads, self._results = ledger, places, payloads, results_
+        self._sweep = Sweep(ledger, places)
+
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        asked = list(names)
+        missing = self._ledger.storage.missing_keys(job_id, batch, asked)
+        in_objects = [name for name in asked if name.partition(":")[0] in _IN_OBJECTS]
+        if not (in_objects and self._checks(job_id)):
+            in_objects = [name for name in in_objects if name.startswith("index:")]
+        for name in in_objects:
+            with suppress(KeyMissing, PayloadDamaged):  # it is there, and whoever reads it gets that error
+                self._correct(missing, job_id, batch, name)
+        return missing
 
     def delete_job(self, job_id: str, *, remember: bool = False) -> None:
         folders = self._list_folders(job_id)
-        self._ledger.jobs.delete_job(job_id, remember=remember)
+        self._ledger.storage.delete_job(job_id, remember=remember)
         for folder in folders:
             try:
                 self._places.find_bucket(folder.url).remove_folder(folder.path)
@@ -51,9 +60,9 @@ class ObjectJobs(Delegate):
                 ) from None
 
     def forget_expired(self) -> None:
-        self._ledger.jobs.forget_expired()
+        self._ledger.storage.forget_expired()
         try:
-            self.sweep.run()
+            self._sweep.run()
         except StoreUnavailable as exc:  # the next one comes in a few minutes
             log.warning("objects that no job has any more were not removed: %s", exc)
 
@@ -66,25 +75,6 @@ class ObjectJobs(Delegate):
         if (own := self._places.own) is not None and (folder := self._places.find_folder(job_id)) is not None:
             found.add(Reference(own.url, folder))
         return found
-
-
-class ObjectRecords(Delegate):
-    """``interface.Records`` where payloads are in an object store."""
-
-    def __init__(self, ledger: Store, places: Places, payloads: ObjectPayloads, results_: ObjectResults) -> None:
-        super().__init__(ledger.records)
-        self._ledger, self._places, self._payloads, self._results = ledger, places, payloads, results_
-
-    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
-        asked = list(names)
-        missing = self._ledger.records.missing_keys(job_id, batch, asked)
-        in_objects = [name for name in asked if name.partition(":")[0] in _IN_OBJECTS]
-        if not (in_objects and self._checks(job_id)):
-            in_objects = [name for name in in_objects if name.startswith("index:")]
-        for name in in_objects:
-            with suppress(KeyMissing, PayloadDamaged):  # it is there, and whoever reads it gets that error
-                self._correct(missing, job_id, batch, name)
-        return missing
 
     def _checks(self, job_id: str) -> bool:
         """Return whether a job may have objects, and whether this process is to see that they are there."""
