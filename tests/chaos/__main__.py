@@ -35,6 +35,9 @@ def main() -> int:
     given = parser.parse_args()
     # The workers and servers of a run that is ended must not stay behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    # A shell has what it starts in the background ignore these, and a worker that starts would lose a stop with them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if given.points:
         return find_points(given.wild)
     fleet = _Fleet(given.mixed, given.store)
