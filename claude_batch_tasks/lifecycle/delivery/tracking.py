@@ -47,7 +47,7 @@ def encode_header(job_id: str, runs: Iterable[tuple[int, int]], part: int, parts
 def decode_header(text: Any) -> Tracked | None:
     """Return what a header says; None: it is not one that this release can read."""
     try:
-        job_id, part, parts, packed = json.loads(text)[:4]
+        job_id, part, parts, packed, *_ = json.loads(text)
         numbers = _unpack_numbers(base64.b64decode(packed))
         runs, end = [], 0
         for skipped, count in zip(numbers, numbers, strict=True):
