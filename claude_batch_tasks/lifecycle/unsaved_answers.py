@@ -23,7 +23,7 @@ from claude_batch_tasks.errors import BatchTasksError, InvalidSettings
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import decode_unchanged
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HasJobs, HasMessageQueue, HasResults, history
 from claude_batch_tasks.store.encryption import Cipher
@@ -152,7 +152,7 @@ def _list_waiting(settings: Settings) -> Iterator[Path]:
 def _was_given_up(store: HasResults, answer: Answer) -> bool:
     """Return whether the request has an outcome without this answer, or its job is gone."""
     found = store.results.find_outcomes(answer.job_id, answer.batch, [answer.place]).get(answer.place)
-    return found is None or reader.decode_unchanged(found) is not None
+    return found is None or decode_unchanged(found) is not None
 
 
 def _file_name(answer: Answer) -> str:

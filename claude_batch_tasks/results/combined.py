@@ -19,8 +19,9 @@ from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results.export import NamedOutcome
-from claude_batch_tasks.results.reader import Order, Reader, Type
 from claude_batch_tasks.results.request_search import RequestSearch
+from claude_batch_tasks.results.stored.batch_reader import Reader
+from claude_batch_tasks.results.stored.outcomes import Order, Type
 from claude_batch_tasks.results.taken_requests import read_taken
 from claude_batch_tasks.store import HasRetries, ReadableStore, lost_records
 from claude_batch_tasks.wire import failure_types

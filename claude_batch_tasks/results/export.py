@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import IO, Any
 
 from claude_batch_tasks.results import flat_rows
-from claude_batch_tasks.results.reader import Outcome, as_line
+from claude_batch_tasks.results.stored.outcomes import Outcome, as_line
 
 #: Rows of one row group of a Parquet file, and bytes of the messages in it; these are held in memory.
 _GROUP = 5_000

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from claude_batch_tasks.errors import BatchTasksError
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results.failures import Example, FailureCount, explain_result, sum_incomplete, sum_tallies
-from claude_batch_tasks.results.reader import Outcome, Reader, as_result
+from claude_batch_tasks.results.reader import as_result
+from claude_batch_tasks.results.stored.batch_reader import Reader
+from claude_batch_tasks.results.stored.outcomes import Outcome
 from claude_batch_tasks.store import ReadableStore
 from claude_batch_tasks.wire import failure_types, result_rows
 

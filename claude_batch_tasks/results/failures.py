@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, PublicStruct
 from claude_batch_tasks.results.export import NamedOutcome
-from claude_batch_tasks.results.reader import Reader, RequestResult
+from claude_batch_tasks.results.reader import RequestResult
+from claude_batch_tasks.results.stored.batch_reader import Reader
 from claude_batch_tasks.store import ReadableStore
 from claude_batch_tasks.wire import answer_texts, answers, failure_types
 

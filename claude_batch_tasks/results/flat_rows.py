@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from claude_batch_tasks.results.reader import Outcome, as_result, count_attempts, message_json
+from claude_batch_tasks.results.reader import as_result
+from claude_batch_tasks.results.stored.outcomes import Outcome, count_attempts, message_json
 from claude_batch_tasks.wire import token_usage
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results import export, failures, flat_rows
 from claude_batch_tasks.results.combined import CombinableStore, Combined
-from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result, open_answers
+from claude_batch_tasks.results.reader import Order, RequestResult, Type, as_result, open_answers
 from claude_batch_tasks.results.request_search import Places, RequestSearch
+from claude_batch_tasks.results.stored.batch_reader import Reader
 from claude_batch_tasks.store import lost_records
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ class JobResults:
             _check_choices(type, order)
             return (result for result in self._read_some(*self._search_all_ids(ids)) if type in (None, result.type))
         readers = self._open_readers(type, order)
-        return (result for reader in readers for result in reader.read_results(type, order, self._answers))
+        return (
+            as_result(reader.custom_id(outcome), outcome, self._answers)
+            for reader in readers
+            for outcome in reader.read_outcomes(type, order)
+        )
 
     def read_combined(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
         """Return what ``read_results`` does, with the newest outcome of each request, of the job or of a retry."""

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.results.reader import Reader, load_custom_ids
+from claude_batch_tasks.results.stored.batch_reader import Reader
+from claude_batch_tasks.results.stored.sent_ids import load_custom_ids
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import custom_ids
 

@@ -16,7 +16,7 @@ from typing_extensions import Self, Unpack
 from claude_batch_tasks.api import clients
 from claude_batch_tasks.api.sdk import load_sdk
 from claude_batch_tasks.jobs.batch_job import BatchJob
-from claude_batch_tasks.results.reader import load_custom_ids
+from claude_batch_tasks.results.stored.sent_ids import load_custom_ids
 from claude_batch_tasks.settings import Settings, redis_urls, store_urls
 from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.testing import answers

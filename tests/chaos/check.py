@@ -16,7 +16,8 @@ from claude_batch_tasks import BatchJob
 from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord
-from claude_batch_tasks.results.reader import Kept, RequestResult
+from claude_batch_tasks.results.reader import RequestResult
+from claude_batch_tasks.results.stored.messages_outcomes import Kept
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Journal, PromptRecord
 from claude_batch_tasks.store import open_store_at

@@ -21,7 +21,7 @@ from claude_batch_tasks import transport
 from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
 from claude_batch_tasks.lifecycle import unsaved_answers
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import kept_outcome, message_outcome
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import publishing
 from claude_batch_tasks.steps.result_backend import Forgiving
@@ -30,8 +30,8 @@ from claude_batch_tasks.store.redis import RedisStore, open_store_at
 from claude_batch_tasks.worker import repeated_work
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)
-ANSWER = reader.message_outcome(b'{"id":"msg_1","type":"message"}')
-GIVEN_UP = reader.kept_outcome("the answer was lost", tried=True)
+ANSWER = message_outcome(b'{"id":"msg_1","type":"message"}')
+GIVEN_UP = kept_outcome("the answer was lost", tried=True)
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ class TestAnAnswerThatComesAfterItWasGivenUp:
         assert store.results.find_outcomes(JOB, 0, [1]) == {1: GIVEN_UP}
 
     def test_does_not_replace_what_was_decided(self, store: RedisStore) -> None:
-        store.message_queue.save_outcome(LANE, 1, reader.kept_outcome("no money is left", tried=False))
+        store.message_queue.save_outcome(LANE, 1, kept_outcome("no money is left", tried=False))
         assert not store.message_queue.save_outcome(LANE, 1, ANSWER)
 
 

@@ -10,7 +10,7 @@ from claude_batch_tasks.cli import claude_batch, exporting, output, parameters
 from claude_batch_tasks.formatting import format_count
 
 if TYPE_CHECKING:
-    from claude_batch_tasks.results.reader import Order, Type
+    from claude_batch_tasks.results.stored.outcomes import Order, Type
 
 _OUTCOMES = ["succeeded", "errored", "expired", "canceled"]
 

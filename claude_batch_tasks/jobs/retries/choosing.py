@@ -14,7 +14,8 @@ from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.jobs.job_status import ENDED
 from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.records import BatchRecord, Claim, JobRecord, RetrySource, batch_number
-from claude_batch_tasks.results import failures, reader
+from claude_batch_tasks.results import failures
+from claude_batch_tasks.results.stored import Reader, decode_unchanged
 from claude_batch_tasks.results.taken_requests import read_taken
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import HasRetries, ReadableStore
@@ -102,7 +103,7 @@ class Choice:
         places, taken, paid = Positions(), Positions(), self._find_paid(job_id, number, batch)
         for each in read_taken(self._store, job_id, job, number):
             taken.unite(each)
-        for outcome in reader.Reader(self._store, job_id, job, number, batch).read_outcomes():
+        for outcome in Reader(self._store, job_id, job, number, batch).read_outcomes():
             wanted = self._wanted.accepts(outcome.row.type, outcome.row.error_type)
             if wanted and (outcome.place in paid or outcome.row.error_type in result_rows.MAY_BE_BILLED):
                 self.left["that may have been billed, though no answer came: they are not sent again"] += 1
@@ -121,7 +122,7 @@ class Choice:
             paid.add_all(resubmission.positions_in_batch(self._store, job_id, number, batch))
         if batch.stored or batch.granted:
             for place, stored in self._store.results.read_outcomes(job_id, number):
-                unchanged = reader.decode_unchanged(stored)
+                unchanged = decode_unchanged(stored)
                 if unchanged is not None and unchanged.may_be_billed:
                     paid.add(place)
         return paid

@@ -13,7 +13,7 @@ from kombu.utils import json as kombu_json
 
 from claude_batch_tasks.lifecycle.delivery import tracking
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored import sent_ids
 from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
 from claude_batch_tasks.store import HasDeliveries, HasResults, ReadableStore
 from claude_batch_tasks.wire.positions import find_runs
@@ -68,7 +68,7 @@ class Hook:
             JobNotFound: the job is gone.
             ResultsMissing: the batch's custom_ids are gone.
         """
-        names = reader.load_custom_ids(self._store, self._job_id, self._job, batch, record)
+        names = sent_ids.load_custom_ids(self._store, self._job_id, self._job, batch, record)
         places, begin = sorted(places), 0
         custom_ids = [names[place] for place in places]
         for ids, size in cut_chunks(custom_ids, make_meter(self._app, self._make_signature([]), self._job_id)):

@@ -8,7 +8,8 @@ from typing import Any
 
 from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.batch_reader import Reader
+from claude_batch_tasks.results.stored.messages_outcomes import decode_unchanged
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.wire import answers, failure_types, result_rows
 
@@ -24,7 +25,7 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
     incomplete: Counter[str] = Counter()
     examples: dict[str, int] = {}
     meter, failed = spending.Meter(step.settings.price_list, batch=False), failure_types.FailureCounter()
-    for outcome in reader.Reader(step.store, job_id, step.job, batch, record).read_outcomes():
+    for outcome in Reader(step.store, job_id, step.job, batch, record).read_outcomes():
         sources[outcome.row.type, outcome.source] += 1
         if outcome.source == "messages":
             usage.update(outcome.row.usage)
@@ -64,8 +65,7 @@ def _add_up(sources: Mapping[tuple[str, str], int], part: int) -> Counter[str]:
 def _count_tried(step: Step) -> int:
     """Count the requests that keep their outcomes although they were sent through the Messages API."""
     stored = (
-        reader.decode_unchanged(one)
-        for _, one in step.store.results.read_outcomes(step.unit.job_id, step.unit.batch or 0)
+        decode_unchanged(one) for _, one in step.store.results.read_outcomes(step.unit.job_id, step.unit.batch or 0)
     )
     return sum(kept is not None and kept.tried for kept in stored)
 

@@ -12,7 +12,7 @@ from claude_batch_tasks import errors, metrics
 from claude_batch_tasks.lifecycle import unsaved_answers
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import as_row, kept_outcome
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.wire import result_rows
 
@@ -53,7 +53,7 @@ class Outcomes:
         level, extra = logging.WARNING if tried else logging.INFO, self._step.fields("kept")
         log.log(level, "job %s: outcome of request %d unchanged: %s", self._step.where, place, note, extra=extra)
         # A call whose cost is not known may have been answered.
-        unchanged = reader.kept_outcome(note, tried=tried, billed=tried and spent is None)
+        unchanged = kept_outcome(note, tried=tried, billed=tried and spent is None)
         self.save_outcome(place, unchanged, "kept", spent=spent, given_up=given_up)
 
     def save_outcome(self, place: int, outcome: bytes, kind: str, *, spent: int | None, given_up: bool = False) -> None:
@@ -139,7 +139,7 @@ class Outcomes:
         """Return the output tokens of an answer and its cost in nano-dollars; None for what is not known."""
         output = None
         try:
-            message = reader.as_row(outcome).result.message
+            message = as_row(outcome).result.message
             if message is None or message.usage is None:
                 return None, None
             message.model = message.model or model

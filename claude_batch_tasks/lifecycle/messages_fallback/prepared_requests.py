@@ -9,7 +9,7 @@ from claude_batch_tasks import errors, rules
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pricing import request_bounds, spending
 from claude_batch_tasks.records import Attempt, Need
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.batch_rows import BatchRows
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.wire import batch_requests
 
@@ -74,7 +74,7 @@ class Preparation:
 
     def _find_attempts(self, place: int) -> list[Attempt]:
         step = self._step
-        earlier = reader.Reader(
+        earlier = BatchRows(
             step.store, step.unit.job_id, step.job, step.unit.batch or 0, step.batch, step.settings.price_list
         )
         try:

@@ -16,7 +16,12 @@ from claude_batch_tasks.lifecycle.messages_fallback.outcomes import SAVE_AGAIN, 
 from claude_batch_tasks.lifecycle.messages_fallback.prepared_requests import UNLIMITED, Preparation, Request
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Taken
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import (
+    add_attempts,
+    error_outcome,
+    message_outcome,
+    open_answers,
+)
 from claude_batch_tasks.steps import LeaseLost, Step, credentials
 
 log = get_logger(__name__)
@@ -57,7 +62,7 @@ class Sender:
     def __init__(self, step: Step) -> None:
         self._step = step
         self._preparation, self._outcomes = Preparation(step), Outcomes(step)
-        self._answers = reader.open_answers(step.job)
+        self._answers = open_answers(step.job)
         self._looked_at: list[Request] = []
         self._running: dict[Future[float], Request] = {}
         #: The seconds that the last calls took.
@@ -266,7 +271,7 @@ class Sender:
             with body_limits.confirm_before_end(confirm):
                 answer = api.create_message(client, request.params, stream=stream, on_account=call.accounts.append)
             call.limits = answer.limits
-            outcome = reader.message_outcome(answer.message, self._answers)
+            outcome = message_outcome(answer.message, self._answers)
             call.output, spent = outcomes.cost_of(place, outcome, request.model)
             outcomes.save_outcome(place, self._add_attempts(request, outcome), "succeeded", spent=spent)
             for seen in call.accounts:
@@ -295,7 +300,7 @@ class Sender:
     def _add_attempts(self, request: Request, outcome: bytes) -> bytes:
         """Return an outcome with each time that its request was sent; without them, if that fails."""
         try:
-            return reader.add_attempts(outcome, request.earlier, self._step.settings.price_list)
+            return add_attempts(outcome, request.earlier, self._step.settings.price_list)
         except Exception:  # no fault of the prices may lose an answer that is paid for
             extra = self._step.fields("attempts")
             log.exception("job %s: request %d: its cost is not known", self._step.where, request.place, extra=extra)
@@ -345,7 +350,7 @@ class Sender:
                 outcomes.keep_outcome(place, f"refused {times} times, the last time: {exc}", tried=True, spent=0)
         elif rules.concerns_request(exc.status):
             kind = exc.error_type or "invalid_request_error"
-            outcome = reader.error_outcome(kind, str(exc), exc.request_id)
+            outcome = error_outcome(kind, str(exc), exc.request_id)
             outcomes.save_outcome(place, self._add_attempts(request, outcome), "errored", spent=0)
         else:
             outcomes.keep_outcome(place, str(exc), tried=True, spent=0)

@@ -8,7 +8,7 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.lifecycle import resubmission, unsaved_answers
 from claude_batch_tasks.lifecycle.messages_fallback.outcomes import LOST
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import error_outcome, kept_outcome
 from claude_batch_tasks.steps import Step, Wait, message_chain
 from claude_batch_tasks.wire import result_rows
 
@@ -43,7 +43,7 @@ def fail_abandoned_calls(step: Step) -> bool:
     for sender in list_senders(step):
         for place in step.store.message_queue.list_abandoned(sender):
             step.store.message_queue.save_outcome(
-                sender, place, reader.kept_outcome(LOST, tried=True, billed=True), given_up=True
+                sender, place, kept_outcome(LOST, tried=True, billed=True), given_up=True
             )
     return bool(step.store.message_queue.count_unfinished(step.unit.job_id, step.unit.batch or 0))
 
@@ -62,7 +62,7 @@ def end_unaccounted_requests(step: Step) -> int:
     wanted = resubmission.positions_left(store, job_id, batch, step.batch)[:granted]
     unknown = [place for place in wanted if place not in known]
     for place in unknown:
-        store.message_queue.save_outcome(step.unit, place, reader.error_outcome(result_rows.ANSWER_LOST, _GONE, None))
+        store.message_queue.save_outcome(step.unit, place, error_outcome(result_rows.ANSWER_LOST, _GONE, None))
     if unknown:
         step.update_record(
             stored=store.results.count_outcomes(job_id, batch)

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.results import reader
 from claude_batch_tasks.results.answers_by_reference import Answer
 from claude_batch_tasks.results.ask_failures import explain_result, make_error as make_error
+from claude_batch_tasks.results.reader import as_result
+from claude_batch_tasks.results.stored import sent_ids
+from claude_batch_tasks.results.stored.batch_reader import Reader
+from claude_batch_tasks.results.stored.outcomes import Outcome
 from claude_batch_tasks.store import ReadableStore
 from claude_batch_tasks.wire import result_rows
 
@@ -25,19 +28,19 @@ class AskOutcome(NamedTuple):
     """The outcome of an ask."""
 
     ask_id: str
-    outcome: reader.Outcome
+    outcome: Outcome
 
     def choose_end(self, job_id: str) -> Any:
         """Return the ask's answer, or the error that it fails with."""
         kind = self.outcome.row.type
         if kind == "succeeded":
             return Answer(job_id, self.ask_id)
-        return explain_result(job_id, reader.as_result(self.ask_id, self.outcome))
+        return explain_result(job_id, as_result(self.ask_id, self.outcome))
 
     def sum_cost(self) -> int | None:
         """Return what the ask has cost, in nano-dollars; None: it may have been billed for more than is known."""
         outcome = self.outcome
-        attempts = reader.as_result("", outcome).attempts
+        attempts = as_result("", outcome).attempts
         unknown = any(attempt.type == "succeeded" and attempt.cost is None for attempt in attempts)
         if unknown or outcome.row.error_type in result_rows.MAY_BE_BILLED:
             return None
@@ -50,7 +53,7 @@ def load_ids(store: ReadableStore, job_id: str, job: JobRecord, number: int, bat
     Raises:
         ResultsMissing: they are gone.
     """
-    return reader.load_custom_ids(store, job_id, job, number, batch)
+    return sent_ids.load_custom_ids(store, job_id, job, number, batch)
 
 
 def read_chunks(
@@ -73,7 +76,7 @@ def read_chunks(
         ResultsMissing: some of them are gone, or the custom_ids are.
     """
     names = load_ids(store, job_id, job, number, batch)
-    rows = reader.Reader(store, job_id, job, number, batch, prices)
+    rows = Reader(store, job_id, job, number, batch, prices)
     if (count := wanted.count(1)) <= _FEW and 2 * count < batch.count:
         found = rows.read_chosen({place: names[place] for place in range(batch.count) if wanted[place]})
     else:
@@ -82,8 +85,8 @@ def read_chunks(
         yield {outcome.place: AskOutcome(names[outcome.place], outcome) for outcome in chunk}
 
 
-def _cut_chunks(outcomes: Iterable[reader.Outcome]) -> Iterator[list[reader.Outcome]]:
-    chunk: list[reader.Outcome] = []
+def _cut_chunks(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
+    chunk: list[Outcome] = []
     size = 0
     for outcome in outcomes:
         chunk.append(outcome)

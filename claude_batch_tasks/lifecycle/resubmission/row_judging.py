@@ -12,7 +12,7 @@ from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.lifecycle.resubmission.positions import nonce_of_round, positions_carried, positions_in_batch
 from claude_batch_tasks.lifecycle.resubmission.sent_requests import find_sendings, read_params
 from claude_batch_tasks.records import BatchRecord, JobRecord, RepairOptions
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import open_answers
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HasPayloads, ReadableStore
 from claude_batch_tasks.wire import repairs
@@ -70,7 +70,7 @@ def _expect(
     prices, at = settings.price_list, record.created_at
     places = positions_in_batch(store, job_id, batch, record) if record.rounds else None
     sendings = find_sendings(store, job_id, job, batch, record, places, prices) if places is not None else None
-    answers = reader.open_answers(job)
+    answers = open_answers(job)
     judgement = Judgement(
         options,
         None if answers is None else answers.find_problem,

@@ -12,7 +12,7 @@ from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.lifecycle.resubmission.positions import nonce_of_round, positions_in_batch, positions_left
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, RepairOptions, batch_number
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.batch_rows import BatchRows
 from claude_batch_tasks.store import HasPayloads, JobContents, ReadableStore
 from claude_batch_tasks.wire import batch_requests, repairs
 from claude_batch_tasks.wire.stored_rows import EarlierRows, Origin, Sending
@@ -78,7 +78,7 @@ def find_sendings(
         wanted[place] = True
     # Before its own rows: those of the rounds that are over.
     then = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=record.rounds)
-    for place, line, round_ in reader.Reader(store, job_id, job, batch, then).read_last_rows(wanted):
+    for place, line, round_ in BatchRows(store, job_id, job, batch, then, prices or Prices()).read_last_rows(wanted):
         found.add_row(place, line, round_)
     if found.found < len(places):
         missing = len(places) - found.found

@@ -24,7 +24,7 @@ import pytest
 from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.api import calls, clients
 from claude_batch_tasks.embedded import free_port
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import as_row, message_outcome
 from tests import odd_answers
 from tests.odd_answers import ODD, Odd
 
@@ -292,7 +292,7 @@ class TestAnOddAnswer:
         server.answers = [answer(body=mark + body)]
         found = api.create_message(client, PARAMS)
         assert found.message == body
-        row = reader.as_row(reader.message_outcome(found.message))
+        row = as_row(message_outcome(found.message))
         assert (row.type, row.usage) == ("succeeded", {"input_tokens": 10, "output_tokens": 5})
 
     @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
@@ -300,7 +300,7 @@ class TestAnOddAnswer:
     def test_that_is_streamed_is_paid_for_and_read(self, server: Server, client: Any, odd: Odd, sent: Any) -> None:
         server.answers = [answer(body=b"".join(sent(odd.json)), Content_Type="text/event-stream")]
         found = api.create_message(client, PARAMS, stream=True)
-        row = reader.as_row(reader.message_outcome(found.message))
+        row = as_row(message_outcome(found.message))
         assert (row.type, row.usage) == ("succeeded", {"input_tokens": 10, "output_tokens": 5})
 
     @pytest.mark.parametrize(

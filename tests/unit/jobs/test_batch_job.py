@@ -22,7 +22,7 @@ from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.jobs.job_status import OLD_NAMES
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import error_outcome, kept_outcome, message_outcome
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.store.redis.keys import SCHEMA
 from claude_batch_tasks.wire.batch_requests import wire_id
@@ -528,9 +528,9 @@ class TestAResult:
     def test_may_come_through_the_messages_api(self, store: Store, stage: Any, finish: Any) -> None:
         job = stage("a", "b", "c", "d")
         finish(0, [succeeded("a"), {"type": "expired"}, {"type": "expired"}, {"type": "expired"}])
-        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
-        store.message_queue.save_outcome(Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "m", None))
-        store.message_queue.save_outcome(Unit(JOB, 0, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, message_outcome(json.dumps(message("b")).encode()))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 2, error_outcome("invalid_request_error", "m", None))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 3, kept_outcome("the answer was lost", tried=True))
         found = {result.custom_id: result for result in job.results()}
         assert len(list(job.results())) == 4
         assert {i: (r.type, r.source) for i, r in found.items()} == {
@@ -550,7 +550,7 @@ class TestAResult:
         store.leases.write_record(
             Unit(JOB, 0), "test", final=True, done=True, state="lost", outcome={"type": "errored", "error": error}
         )
-        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, message_outcome(json.dumps(message("b")).encode()))
         assert job.result("a") == RequestResult(custom_id="a", type="errored", source="batch", error=error)
         assert job.result("b").text == "b"
         assert sorted(result.custom_id for result in job.results()) == ["a", "b"]

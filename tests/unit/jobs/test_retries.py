@@ -14,7 +14,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, errors
 from claude_batch_tasks.jobs.retries import starting
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.results import reader
+from claude_batch_tasks.results.stored.messages_outcomes import error_outcome, kept_outcome
 from claude_batch_tasks.store import Store, lost_records, open_store_at
 from claude_batch_tasks.wire import result_rows
 from tests.unit.jobs.job_maker import EXPIRED, JOB, MIXED, SUCCEEDED, Maker, errored
@@ -215,8 +215,8 @@ class TestNothingIsSentTwice:
 
     def test_what_may_have_been_billed_is_left_out(self, maker: Maker, store: Store) -> None:
         job = maker.make([EXPIRED, EXPIRED, EXPIRED])
-        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, reader.kept_outcome("no answer", tried=True, billed=True))
-        store.message_queue.save_outcome(Unit(JOB, 0, 0), 2, reader.kept_outcome("refused", tried=True, billed=False))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, kept_outcome("no answer", tried=True, billed=True))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 2, kept_outcome("refused", tried=True, billed=False))
         assert ids_of(retry(job)) == ["0-0", "0-2"]
         with pytest.raises(errors.NothingToRetry, match="1 request that may have been billed"):
             job.retry_failed()
@@ -237,7 +237,7 @@ class TestNothingIsSentTwice:
 
     def test_what_the_store_has_lost_of_its_answer_is_left_out(self, maker: Maker, store: Store) -> None:
         job = maker.make([EXPIRED, EXPIRED])
-        outcome = reader.error_outcome(result_rows.ANSWER_LOST, "it may have been billed", None)
+        outcome = error_outcome(result_rows.ANSWER_LOST, "it may have been billed", None)
         store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, outcome)
         store.leases.write_record(Unit(JOB, 0), "test", granted=2)
         assert ids_of(retry(job)) == ["0-0"]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from claude_batch_tasks.records import BatchRecord, FailureTally
-from claude_batch_tasks.results.reader import Reader
+from claude_batch_tasks.results.stored.batch_reader import Reader
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.wire import batch_requests, failure_types
 from claude_batch_tasks.wire.failure_types import FailureCounter

@@ -13,7 +13,8 @@ import pytest
 
 from claude_batch_tasks import RequestResult
 from claude_batch_tasks.results import reader
-from claude_batch_tasks.results.reader import Outcome, as_result
+from claude_batch_tasks.results.reader import as_result
+from claude_batch_tasks.results.stored.outcomes import Outcome
 from claude_batch_tasks.wire import result_rows
 
 MESSAGE = {"content": [{"type": "text", "text": "Yes."}], "stop_reason": "max_tokens", "usage": {"output_tokens": 3}}
@@ -63,7 +64,7 @@ def test_is_equal_before_it_is_read_and_cannot_be_changed() -> None:
 
 def test_only_what_is_asked_for_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     result = unread()
-    for name in ("_parse_result", "_read_answer"):
+    for name in ("parse_result", "_read_answer"):
         monkeypatch.setattr(reader, name, None)
     monkeypatch.setattr(reader.result_rows, "any_row", None)
     assert (result.custom_id, result.type, result.source) == ("a", "succeeded", "batch")
@@ -89,5 +90,6 @@ def test_what_0_2_0_pickled_is_read() -> None:
     """It was a struct there, whose pickles call its type with its values; so do these."""
     made = msgspec._utils.rebuild(RequestResult, dict(WHOLE))  # type: ignore[attr-defined]
     assert made == WHOLE
+    assert b"claude_batch_tasks.results.reader" in pickle.dumps(WHOLE)  # where 0.2.0 has it
     call, arguments = WHOLE.__reduce__()
     assert call(*arguments) == WHOLE

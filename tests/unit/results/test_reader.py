@@ -24,7 +24,8 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, RequestResult, errors
 from claude_batch_tasks.lifecycle import resubmission, submission
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
-from claude_batch_tasks.results import export, reader
+from claude_batch_tasks.results import export
+from claude_batch_tasks.results.stored.messages_outcomes import error_outcome, kept_outcome, message_outcome
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.wire import lenient_json
 from claude_batch_tasks.wire.batch_requests import wire_id
@@ -139,10 +140,8 @@ class TestResults:
         )
 
     def test_in_order_name_where_they_come_from(self, job: BatchJob, store: Store) -> None:
-        store.message_queue.save_outcome(
-            Unit(JOB, 1, 0), 2, reader.message_outcome(json.dumps(answer(0)["message"]).encode())
-        )
-        store.message_queue.save_outcome(Unit(JOB, 1, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
+        store.message_queue.save_outcome(Unit(JOB, 1, 0), 2, message_outcome(json.dumps(answer(0)["message"]).encode()))
+        store.message_queue.save_outcome(Unit(JOB, 1, 0), 3, kept_outcome("the answer was lost", tried=True))
         found = list(job.results(order="request"))
         assert [n for n, result in enumerate(found) if result.source == "messages"] == [PER_BATCH + 2]
         assert len(found) == 3 * PER_BATCH
@@ -346,7 +345,7 @@ class TestOddAnswers:
             answer = message(odd.json)
             if pretty:
                 answer = answer.replace(b'"content":', b'\r\n\t"content" :\n')
-            store.message_queue.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(answer))
+            store.message_queue.save_outcome(Unit(JOB, 0, 0), place, message_outcome(answer))
         job = BatchJob(JOB, app)
         for found in (job.results(), job.results(order="request"), job.results(ids=ODD)):
             for result in found:
@@ -420,13 +419,13 @@ def six(app: Celery, make_request: Any, finish: Any) -> BatchJob:
 
 
 def keep(store: Store, place: int, note: str) -> None:
-    store.message_queue.save_outcome(Unit(JOB, 0, 0), place, reader.kept_outcome(note, tried=False))
+    store.message_queue.save_outcome(Unit(JOB, 0, 0), place, kept_outcome(note, tried=False))
 
 
 def come(store: Store, place: int, number: int = 0) -> None:
     """An answer of the Messages API."""
     message = json.dumps(answer(number)["message"]).encode()
-    store.message_queue.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(message))
+    store.message_queue.save_outcome(Unit(JOB, 0, 0), place, message_outcome(message))
 
 
 class TestResultsOfSeveralRounds:
@@ -631,9 +630,9 @@ class TestAnExport:
 
     def test_of_the_messages_api_looks_like_the_others(self, job: BatchJob, store: Store) -> None:
         pretty = json.dumps(answer(0)["message"], indent=2).encode()
-        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(pretty))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, message_outcome(pretty))
         store.message_queue.save_outcome(
-            Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "too long", "req_9")
+            Unit(JOB, 0, 0), 2, error_outcome("invalid_request_error", "too long", "req_9")
         )
         out = io.BytesIO()
         assert job.export(out) == 3 * PER_BATCH
@@ -819,7 +818,7 @@ class TestDeleting:
         store.leases.write_record(Unit(JOB, 0), "test", **lost)
         for place in range(600):
             store.message_queue.save_outcome(
-                Unit(JOB, 0, 0), place, reader.message_outcome(json.dumps(answer(0)["message"]).encode())
+                Unit(JOB, 0, 0), place, message_outcome(json.dumps(answer(0)["message"]).encode())
             )
         store.jobs.update_job(JOB, state="completed")
         job = BatchJob(JOB, app)
