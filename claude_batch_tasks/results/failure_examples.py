@@ -12,7 +12,7 @@ from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results.failures import Example, FailureCount, explain_result, sum_incomplete, sum_tallies
 from claude_batch_tasks.results.reader import as_result
 from claude_batch_tasks.results.stored.batch_reader import Reader
-from claude_batch_tasks.results.stored.outcomes import Outcome
+from claude_batch_tasks.results.stored.outcomes import Outcome, make_outcome
 from claude_batch_tasks.store import ReadableStore
 from claude_batch_tasks.wire import failure_types, result_rows
 
@@ -74,4 +74,4 @@ def _read_neighbors(
         for chunk in store.results.find_chunks(job_id, number, attempt, [place]).values():
             rows = store.results.read_chunk(job_id, number, attempt, chunk)
             for row, line in result_rows.read_rows(rows, skip_others=True):
-                yield row.custom_id, Outcome(place, "batch", row, line)
+                yield row.custom_id, make_outcome(place, "batch", row, line)

@@ -128,7 +128,7 @@ def read_failures(
         if batch is not None and batch.done and wanted.may_be_in(batch):
             reader = Reader(store, job_id, job, number, batch, prices)
             for outcome in reader.read_outcomes():
-                if wanted.accepts(outcome.row.type, outcome.row.error_type, outcome.row.incomplete):
+                if wanted.accepts(outcome.type, outcome.row.error_type, outcome.row.incomplete):
                     yield reader.custom_id(outcome), outcome
 
 

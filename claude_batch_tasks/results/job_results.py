@@ -57,7 +57,7 @@ class JobResults:
             found: Iterator[export.NamedOutcome] = combined.read_outcomes(type, order)
         else:
             chosen = combined.read_chosen(ids)
-            found = (named for named in chosen if type in (None, named[1].row.type))
+            found = (named for named in chosen if type in (None, named[1].type))
         return (as_result(custom_id, outcome, self._answers) for custom_id, outcome in found)
 
     def find_combined(self, custom_id: str) -> RequestResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from claude_batch_tasks.formatting import shorten_text
 from claude_batch_tasks.outputs import OutputReader, dump_object
@@ -20,17 +20,9 @@ from claude_batch_tasks.results.stored.outcomes import (
     parse_result,
 )
 from claude_batch_tasks.wire import result_rows, stored_rows
-from claude_batch_tasks.wire.stored_rows import Origin
 
-
-class _Stored(NamedTuple):
-    """What the values of a result are read from."""
-
-    line: bytes
-    note: str | None
-    round: int
-    origin: Origin
-    answers: OutputReader | None
+#: What the values of a result are read from: its outcome, and what reads answers as the job's ``output``.
+_Stored = tuple[Outcome, OutputReader | None]
 
 
 class _ReadOnAccess:
@@ -77,7 +69,7 @@ class RequestResult(_ReadOnAccess, PublicValue):
             # A field without a value: the row was not read yet. Rows are not kept: each would keep its whole chunk.
             if (read := _READ_ON_ACCESS.get(name)) is None:
                 raise AttributeError(name)
-            for each, value in read(self.type, self.source, self._stored).items():
+            for each, value in read(*self._stored).items():
                 _SLOTS[each](self, value)
             return object.__getattribute__(self, name)
 
@@ -144,9 +136,9 @@ def as_result(custom_id: str, outcome: Outcome, answers: OutputReader | None = N
     """
     result = object.__new__(RequestResult)
     _set_custom_id(result, custom_id)
-    _set_type(result, outcome.row.type)
+    _set_type(result, outcome.type)
     _set_source(result, outcome.source)
-    _set_stored(result, _Stored(outcome.line, outcome.note, outcome.round, outcome.origin, answers))
+    _set_stored(result, (outcome, answers))
     return result
 
 
@@ -155,43 +147,43 @@ _set_custom_id, _set_type, _set_source, _set_stored = (
 )
 
 
-def _read_result(kind: Type, source: Source, stored: _Stored) -> dict[str, Any]:
+def _read_result(outcome: Outcome, answers: OutputReader | None) -> dict[str, Any]:
     """Return what is under ``result`` of a row, and what of it differs."""
-    values, odd = parse_result(stored.line)
+    values, odd = parse_result(outcome.line)
     message = values.get("message")
     return {
-        "message": message if kind == "succeeded" and isinstance(message, dict) else None,
-        "error": _read_error(result_rows.any_row(stored.line), values, odd) if kind == "errored" else None,
-        "note": "; ".join(filter(None, (stored.note, odd))) if odd else stored.note,
-        "raw": stored.line if odd else None,
+        "message": message if outcome.type == "succeeded" and isinstance(message, dict) else None,
+        "error": _read_error(outcome.row, values, odd) if outcome.type == "errored" else None,
+        "note": "; ".join(filter(None, (outcome.note, odd))) if odd else outcome.note,
+        "raw": outcome.line if odd else None,
     }
 
 
-def _judge_row(kind: Type, source: Source, stored: _Stored) -> dict[str, Any]:
+def _judge_row(outcome: Outcome, answers: OutputReader | None) -> dict[str, Any]:
     """Return how an answer ended, and its object."""
-    row = result_rows.any_row(stored.line)
-    parsed, parse_error = _read_answer(row, stored.answers)
+    row = outcome.row
+    parsed, parse_error = _read_answer(row, answers)
     return {
-        "stop_reason": row.stop_reason if kind == "succeeded" else None,
+        "stop_reason": row.stop_reason if outcome.type == "succeeded" else None,
         "incomplete": row.incomplete,
         "parsed": parsed,
         "parse_error": parse_error,
     }
 
 
-def _list_attempts(kind: Type, source: Source, stored: _Stored) -> dict[str, Any]:
+def _list_attempts(outcome: Outcome, answers: OutputReader | None) -> dict[str, Any]:
     """Return each time that a request was sent, as its row says it; none if it was not sent."""
-    row, found = result_rows.any_row(stored.line), tuple[Attempt, ...]()
-    if source == "messages" and not row.attempts:
-        found = (stored_rows.make_attempt(row, "messages", stored.origin),)
-    elif stored.origin is not UNKNOWN:
-        found = tuple(stored_rows.StoredRow(row, stored.line, stored.round, stored.origin).attempts)
+    row, found = outcome.row, tuple[Attempt, ...]()
+    if outcome.source == "messages" and not row.attempts:
+        found = (stored_rows.make_attempt(row, "messages", outcome.origin),)
+    elif outcome.origin is not UNKNOWN:
+        found = tuple(stored_rows.StoredRow(row, outcome.line, outcome.round, outcome.origin).attempts)
     return {"attempts": found}
 
 
 #: What reads a field, and those beside it, when it is first asked for. Which request's a result is, its type and its
 #: source are known before.
-_READ_ON_ACCESS: dict[str, Callable[[Type, Source, _Stored], dict[str, Any]]] = {
+_READ_ON_ACCESS: dict[str, Callable[[Outcome, OutputReader | None], dict[str, Any]]] = {
     **dict.fromkeys(("message", "error", "note", "raw"), _read_result),
     **dict.fromkeys(("stop_reason", "incomplete", "parsed", "parse_error"), _judge_row),
     "attempts": _list_attempts,

@@ -77,7 +77,7 @@ class RequestSearch:
         for number, batch in enumerate(self.batches):
             if self._job.adopted:
                 outcomes = Reader(self._store, self._job_id, self._job, number, batch).read_outcomes()
-                named: Iterable[tuple[int, str]] = ((outcome.place, outcome.row.custom_id) for outcome in outcomes)
+                named: Iterable[tuple[int, str]] = ((outcome.place, outcome.own_id) for outcome in outcomes)
             else:
                 named = enumerate(load_custom_ids(self._store, self._job_id, self._job, number, batch))
             if places := {place: custom_id for place, custom_id in named if custom_id in ids}:

@@ -104,14 +104,14 @@ class Choice:
         for each in read_taken(self._store, job_id, job, number):
             taken.unite(each)
         for outcome in Reader(self._store, job_id, job, number, batch).read_outcomes():
-            wanted = self._wanted.accepts(outcome.row.type, outcome.row.error_type)
+            wanted = self._wanted.accepts(outcome.type, outcome.row.error_type)
             if wanted and (outcome.place in paid or outcome.row.error_type in result_rows.MAY_BE_BILLED):
                 self.left["that may have been billed, though no answer came: they are not sent again"] += 1
             elif wanted and outcome.place in taken:
                 self.retried += 1
             elif wanted:
                 places.add(outcome.place)
-                self.chosen_types[failure_types.name_type(outcome.row.type, outcome.row.error_type)] += 1
+                self.chosen_types[failure_types.name_type(outcome.type, outcome.row.error_type)] += 1
         return places
 
     def _find_paid(self, job_id: str, number: int, batch: BatchRecord) -> Positions:

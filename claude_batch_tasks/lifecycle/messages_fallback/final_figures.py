@@ -26,12 +26,12 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
     examples: dict[str, int] = {}
     meter, failed = spending.Meter(step.settings.price_list, batch=False), failure_types.FailureCounter()
     for outcome in Reader(step.store, job_id, step.job, batch, record).read_outcomes():
-        sources[outcome.row.type, outcome.source] += 1
+        sources[outcome.type, outcome.source] += 1
         if outcome.source == "messages":
             usage.update(outcome.row.usage)
             result_rows.count_answers(meter, outcome.row.paid_messages)
-        if outcome.row.type != "succeeded":
-            failed.add_failure(outcome.row.type, outcome.row.error_type, outcome.place)
+        if outcome.type != "succeeded":
+            failed.add_failure(outcome.type, outcome.row.error_type, outcome.place)
         elif (reason := outcome.row.counted_reason) is not None:
             answers.add_reason(incomplete, reason)
             examples.setdefault(reason, outcome.place)

@@ -32,7 +32,7 @@ class AskOutcome(NamedTuple):
 
     def choose_end(self, job_id: str) -> Any:
         """Return the ask's answer, or the error that it fails with."""
-        kind = self.outcome.row.type
+        kind = self.outcome.type
         if kind == "succeeded":
             return Answer(job_id, self.ask_id)
         return explain_result(job_id, as_result(self.ask_id, self.outcome))
@@ -81,7 +81,7 @@ def read_chunks(
         found = rows.read_chosen({place: names[place] for place in range(batch.count) if wanted[place]})
     else:
         found = (outcome for outcome in rows.read_outcomes() if wanted[outcome.place])
-    for chunk in _cut_chunks(outcome for outcome in found if only in (None, outcome.row.type)):
+    for chunk in _cut_chunks(outcome for outcome in found if only in (None, outcome.type)):
         yield {outcome.place: AskOutcome(names[outcome.place], outcome) for outcome in chunk}
 
 

@@ -14,11 +14,10 @@ from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results.stored.batch_rows import BatchRows
 from claude_batch_tasks.results.stored.messages_outcomes import as_line, as_row, decode_unchanged
 from claude_batch_tasks.results.stored.outcome_notes import OutcomeNotes
-from claude_batch_tasks.results.stored.outcomes import UNKNOWN, Order, Outcome, Source, Type
+from claude_batch_tasks.results.stored.outcomes import UNKNOWN, Order, Outcome, Type, make_outcome
 from claude_batch_tasks.results.stored.request_order import in_order
 from claude_batch_tasks.results.stored.sent_ids import Ids, load_custom_ids
 from claude_batch_tasks.store import ReadableStore, lost_records
-from claude_batch_tasks.wire import result_rows
 
 
 class Reader:
@@ -43,7 +42,7 @@ class Reader:
 
     def custom_id(self, outcome: Outcome) -> str:
         """Return the custom_id of an outcome as the caller knows it."""
-        return outcome.row.custom_id if self._job.adopted else self._custom_ids[outcome.place]
+        return outcome.own_id if self._job.adopted else self._custom_ids[outcome.place]
 
     def read_outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
         """Return every outcome, or those of one type, as they are stored or in the order of the requests.
@@ -53,7 +52,7 @@ class Reader:
         """
         found = self._read_stored()
         if only is not None:
-            found = (outcome for outcome in found if outcome.row.type == only)
+            found = (outcome for outcome in found if outcome.type == only)
         return in_order(found, self._batch.count) if order == "request" else found
 
     def read_chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
@@ -113,21 +112,19 @@ class Reader:
         """
         pending = self._pending_places()
         for attempt, round_ in self._batch.layers:
-            for place, row, line in self._rows.wanted_rows(attempt, round_, wanted, chunk):
+            for outcome in self._rows.wanted_rows(attempt, round_, wanted, chunk):
+                place = outcome.place
                 del wanted[place]
-                settled = place in notes or not (self._rows.is_open(row) or pending[place])
+                settled = place in notes or not (self._rows.is_open(outcome) or pending[place])
                 if lost and not settled:
                     raise self._missing_error(lost, lost)
                 if settled or self._batch.final:
-                    yield self._notes.add_note(self._row_outcome(place, round_, row, line), notes)
+                    yield self._notes.add_note(outcome, notes)
 
     def _pending_places(self) -> bytearray:
         """Return, by position, which requests are, or may be, in the next smaller batch."""
         batch = self._batch
         return bytearray(batch.count) if batch.final else self._rows.sent_places(*batch.layers[0])
-
-    def _row_outcome(self, place: int, round_: int, row: result_rows.Row, line: bytes) -> Outcome:
-        return Outcome(place, _source_of(round_), row, line, round=round_, origin=self._rows.origins[round_])
 
     def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Find some outcomes by reading all."""
@@ -135,7 +132,7 @@ class Reader:
         pending = self._pending_places() if batch.layers else bytearray(batch.count)
         for outcome in self._read_stored():
             place = outcome.place
-            is_open = self._rows.is_open(outcome.row) or pending[place]
+            is_open = self._rows.is_open(outcome) or pending[place]
             if place in places and (self._batch.final or place in settled or not is_open):
                 yield outcome
 
@@ -189,52 +186,49 @@ class Reader:
         for attempt, round_ in batch.layers:
             found = 0
             repaired = self._rows.sent_places(attempt, round_) if short else None
-            source, origin = _source_of(round_), self._rows.origins[round_]
             # What hardly any row needs is not asked for each of them: all of a job's rows go through here.
             whole, noted = not lost and repaired is None, self._notes.may_exist(notes)
-            for place, row, line in self._rows.placed_rows(attempt, round_, arrival):
-                found += 1
+            for outcome in self._rows.placed_rows(attempt, round_, arrival):
+                found, place = found + 1, outcome.place
                 if replaced[place]:
                     continue
                 replaced[place] = True
-                if not whole and self._is_out_of_date(row, place, repaired, lost=bool(lost) and place not in notes):
+                if not whole and self._is_out_of_date(outcome, repaired, lost=bool(lost) and place not in notes):
                     withheld += 1
                     continue
-                outcome = Outcome(place, source, row, line, None, round_, origin)
                 yield self._notes.add_note(outcome, notes) if noted else outcome
             short += max(self._rows.count_expected(attempt, round_) - found, 0)
         absent = replaced.count(0) if batch.error is None else short
         if missing := max(absent + withheld, lost, short):
             raise self._missing_error(missing, lost)
 
-    def _is_out_of_date(self, row: result_rows.Row, place: int, sent: bytearray | None, *, lost: bool) -> bool:
-        """Return whether a later outcome of a request may be missing.
+    def _is_out_of_date(self, outcome: Outcome, sent: bytearray | None, *, lost: bool) -> bool:
+        """Return whether a later outcome of the request may be missing.
 
         Args:
             sent: which requests were sent again in a round of which rows are missing; None: no row of a later round is.
             lost: outcomes of the Messages API are missing, and its own may be one of them.
         """
-        return ((lost or sent is not None) and self._rows.is_open(row)) or (sent is not None and bool(sent[place]))
+        return ((lost or sent is not None) and self._rows.is_open(outcome)) or (
+            sent is not None and bool(sent[outcome.place])
+        )
 
     def _from_messages(self, place: int, stored: bytes) -> Outcome | None:
         """Decode an outcome of the Messages API; return None if the request's outcome stays unchanged."""
         if decode_unchanged(stored) is not None:
             return None
-        return Outcome(place, "messages", as_row(stored), as_line(stored), origin=self._rows.messages_origin)
+        return make_outcome(place, "messages", as_row(stored), as_line(stored), origin=self._rows.messages_origin)
 
     def _default_outcomes(self, places: Iterable[int], notes: Mapping[int, str]) -> Iterator[Outcome]:
         """Yield the outcome that every request has of a batch without rows."""
         if self._batch.outcome is None:
             return
-        line = as_line(msgspec.json.encode(self._batch.outcome))
+        stored = msgspec.json.encode(self._batch.outcome)
+        row, line = as_row(stored), as_line(stored)
         for place in places:
-            yield self._notes.add_note(Outcome(place, "batch", result_rows.decode_row(line), line), notes)
+            yield self._notes.add_note(make_outcome(place, "batch", row, line), notes)
 
 
 def _note_of(stored: bytes) -> str:
     found = decode_unchanged(stored)
     return sys.intern(found.kept) if found else ""  # mostly the same text for thousands of requests
-
-
-def _source_of(round_: int) -> Source:
-    return "resubmitted" if round_ else "batch"

@@ -11,12 +11,11 @@ from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import Attempt, BatchRecord, JobRecord
+from claude_batch_tasks.results.stored import row_heads
+from claude_batch_tasks.results.stored.outcomes import Outcome, Source, make_outcome
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import batch_requests, result_rows, stored_rows
 from claude_batch_tasks.wire.stored_rows import Origin
-
-#: A row with the position of its request in the batch, and the line that it is in.
-_PlacedRow = tuple[int, result_rows.Row, bytes]
 
 
 class BatchRows:
@@ -36,18 +35,44 @@ class BatchRows:
         #: What stands for that in outcomes of the Messages API.
         self.messages_origin = Origin(None, prices, batch=False)
 
-    def placed_rows(self, attempt: int, round_: int, arrival: Iterator[int]) -> Iterator[_PlacedRow]:
+    def placed_rows(self, attempt: int, round_: int, arrival: Iterator[int]) -> Iterator[Outcome]:
         """Yield the rows of an attempt that belong to the batch; what is there instead of one counts as missing.
 
         Args:
             arrival: numbers the requests of an adopted batch, which are in the order of their rows.
         """
-        first, nonce = self._batch.first, batch_requests.round_nonce(self._job.nonce, round_)
+        first, count, adopted = self._batch.first, self._batch.count, self._job.adopted
+        source, origin, nonce = _source_of(round_), self.origins[round_], self._nonce_of(round_)
+        match = row_heads.match_ids() if adopted else row_heads.match_indexes(nonce)
         for piece in self._store.results.read_rows(self._job_id, self._number, attempt):
-            for row, line in result_rows.read_rows(piece, skip_others=True):
-                index = next(arrival) if self._job.adopted else batch_requests.index_of(nonce, row.custom_id)
-                if index is not None and 0 <= index - first < self._batch.count:
-                    yield index - first, row, line
+            for line in piece.split(b"\n"):
+                # All of a job's rows go through here, so that no more of them is read than this.
+                if (head := match(line)) is None:
+                    yield from self._decode_row(line, round_, arrival)
+                    continue
+                custom_id, kind = head.groups()
+                place = next(arrival) if adopted else int(custom_id) - first
+                if 0 <= place < count:
+                    known = custom_id.decode() if adopted else None
+                    yield Outcome(place, source, row_heads.TYPES[kind], line, None, round_, origin, known)
+
+    def _decode_row(self, line: bytes, round_: int, arrival: Iterator[int]) -> Iterator[Outcome]:
+        """Yield the row in a line, if there is one that belongs to the batch."""
+        try:
+            row = result_rows.any_row(line)
+        except ValueError:
+            return
+        adopted = self._job.adopted
+        index = next(arrival) if adopted else batch_requests.index_of(self._nonce_of(round_), row.custom_id)
+        place = -1 if index is None else index - self._batch.first
+        if 0 <= place < self._batch.count:
+            yield self._make_outcome(place, round_, row, line)
+
+    def _make_outcome(self, place: int, round_: int, row: result_rows.Row, line: bytes) -> Outcome:
+        return make_outcome(place, _source_of(round_), row, line, round_=round_, origin=self.origins[round_])
+
+    def _nonce_of(self, round_: int) -> str:
+        return batch_requests.round_nonce(self._job.nonce, round_)
 
     def read_last_rows(self, wanted: bytearray) -> Iterator[tuple[int, bytes, int]]:
         """Yield the rows of wanted requests in the last round that has one: their positions, lines and rounds.
@@ -59,19 +84,19 @@ class BatchRows:
         for attempt, round_ in self._batch.layers:
             if not any(left):
                 return
-            for place, _, line in self.placed_rows(attempt, round_, count()):
-                if left[place]:
-                    left[place] = False
-                    yield place, line, round_
+            for outcome in self.placed_rows(attempt, round_, count()):
+                if left[outcome.place]:
+                    left[outcome.place] = False
+                    yield outcome.place, outcome.line, round_
 
     def wanted_rows(
         self, attempt: int, round_: int, wanted: Mapping[int, str], chunk: bytes | None = None
-    ) -> Iterator[_PlacedRow]:
+    ) -> Iterator[Outcome]:
         """Yield the rows of wanted requests in one attempt; only the chunks that have any are read."""
         for piece, places in self._chunks_of(attempt, wanted) if chunk is None else [(chunk, list(wanted))]:
             ids = {self._wire_id(place, round_, wanted[place]): place for place in places}
             for row, line in _rows_of(piece, ids):
-                yield ids[row.custom_id], row, line
+                yield self._make_outcome(ids[row.custom_id], round_, row, line)
 
     def _chunks_of(self, attempt: int, places: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
         """Yield the chunks that have rows of requests, each with the positions of these."""
@@ -84,13 +109,13 @@ class BatchRows:
     def _wire_id(self, place: int, round_: int, custom_id: str) -> str:
         if self._job.adopted:
             return custom_id
-        return batch_requests.wire_id(batch_requests.round_nonce(self._job.nonce, round_), self._batch.first + place)
+        return batch_requests.wire_id(self._nonce_of(round_), self._batch.first + place)
 
     def find_attempts(self, place: int) -> list[Attempt]:
         """Return each time that a request was sent in a batch, as far as its rows are there."""
         for attempt, round_ in self._batch.layers:
-            for _, row, line in self.wanted_rows(attempt, round_, {place: ""}):
-                return stored_rows.StoredRow(row, line, round_, self.origins[round_]).attempts
+            for found in self.wanted_rows(attempt, round_, {place: ""}):
+                return stored_rows.StoredRow(found.row, found.line, round_, found.origin).attempts
         return []
 
     def count_expected(self, attempt: int, round_: int) -> int:
@@ -113,10 +138,10 @@ class BatchRows:
         if self._store.jobs.read_job(self._job_id) is None:
             raise JobNotFound(describe_missing_job(self._job_id))
 
-    def is_open(self, row: result_rows.Row) -> bool:
-        """Return whether a request with such a row is eligible for resubmission or fallback."""
-        return row.result.type != "succeeded" and rules.may_fall_back(
-            row.type, row.error_type, cut_short=self._batch.cut_short
+    def is_open(self, outcome: Outcome) -> bool:
+        """Return whether a request with such an outcome is eligible for resubmission or fallback."""
+        return outcome.type != "succeeded" and rules.may_fall_back(
+            outcome.type, outcome.row.error_type, cut_short=self._batch.cut_short
         )
 
     def read_again(self, attempt: int, round_: int) -> tuple[array[int], array[int]]:
@@ -149,3 +174,7 @@ def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[result_row
                     return
     if piece:
         yield from (found for found in result_rows.read_rows(piece, skip_others=True) if found[0].custom_id in wanted)
+
+
+def _source_of(round_: int) -> Source:
+    return "resubmitted" if round_ else "batch"

@@ -30,11 +30,12 @@ class OutcomeNotes:
     def add_note(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
         """Add the note why a request was not sent again, if it was eligible for that."""
         batch, note = self._batch, None
-        if not batch.layers or self._rows.is_open(outcome.row):
+        if not batch.layers or self._rows.is_open(outcome):
             note = notes.get(outcome.place, batch.note)
         if note is None:
             note = self._left_notes[self._left_places[outcome.place]]
-        return outcome if note is None else outcome._replace(note=note)
+        outcome.note = note
+        return outcome
 
     @property
     def _left_notes(self) -> tuple[str | None, str | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -19,13 +19,13 @@ Order = Literal["stored", "request"]
 UNKNOWN = Origin(None, Prices())
 
 
-class Outcome(NamedTuple):
-    """The stored outcome of one request."""
+class Outcome(msgspec.Struct, gc=False):
+    """The stored outcome of one request. Its line is decoded when more is asked for than its type."""
 
     place: int
     """The request's position in its batch."""
     source: Source
-    row: result_rows.Row
+    type: Type
     line: bytes
     """A line as in Anthropic's result files; only the part under ``result`` counts."""
     note: str | None = None
@@ -33,6 +33,32 @@ class Outcome(NamedTuple):
     round: int = 0
     origin: Origin = UNKNOWN
     """The round, and the batch, that its row comes from."""
+    known_id: str | None = None
+    """The custom_id in its line, if it was read already."""
+    decoded: result_rows.Row | None = None
+    """What its line says, if that was asked for already."""
+
+    @property
+    def row(self) -> result_rows.Row:
+        """What its line says."""
+        if self.decoded is None:
+            self.decoded = result_rows.any_row(self.line)
+        return self.decoded
+
+    @property
+    def own_id(self) -> str:
+        """The custom_id in its line: a wire id, except in an adopted job."""
+        return self.row.custom_id if self.known_id is None else self.known_id
+
+
+def make_outcome(
+    place: int, source: Source, row: result_rows.Row, line: bytes, *, round_: int = 0, origin: Origin = UNKNOWN
+) -> Outcome:
+    """Return the outcome that is in a line of which the row is known.
+
+    The row is not kept: it may hold the whole chunk that it was decoded from.
+    """
+    return Outcome(place, source, cast("Type", row.type), line, None, round_, origin, row.custom_id)
 
 
 def count_attempts(outcome: Outcome) -> int:
@@ -67,7 +93,7 @@ def as_line(custom_id: str, outcome: Outcome) -> bytes:
     source = outcome.source.encode()
     if outcome.row.unreadable:
         _, odd = parse_result(outcome.line)
-        result = lenient_json.encode_json({"type": outcome.row.type, "raw": outcome.line.decode(errors="replace")})
+        result = lenient_json.encode_json({"type": outcome.type, "raw": outcome.line.decode(errors="replace")})
     else:
         result, odd = result_rows.read_member(outcome.line, "result")
     note = b',"note":%s' % lenient_json.encode_json(odd) if odd else b""

@@ -6,8 +6,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 
-from claude_batch_tasks.results.stored.outcomes import Outcome, Source
-from claude_batch_tasks.wire import result_rows
+from claude_batch_tasks.results.stored.outcomes import Outcome, Source, Type
 from claude_batch_tasks.wire.stored_rows import Origin
 
 
@@ -16,11 +15,11 @@ def in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
     ends, sources = array("Q", bytes(8 * count)), bytearray(count)
     starts = array("Q", ends)
     notes: dict[int, str] = {}
-    kinds: list[tuple[Source, int, Origin]] = []
+    kinds: list[tuple[Source, Type, int, Origin]] = []
     with tempfile.TemporaryFile(prefix="claude-batch-") as file:
         at = 0
         for outcome in outcomes:
-            if (kind := (outcome.source, outcome.round, outcome.origin)) not in kinds:
+            if (kind := (outcome.source, outcome.type, outcome.round, outcome.origin)) not in kinds:
                 kinds.append(kind)
             starts[outcome.place], sources[outcome.place] = at, kinds.index(kind)
             at += file.write(outcome.line)
@@ -31,5 +30,5 @@ def in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
             if ends[place]:
                 file.seek(starts[place])
                 line = file.read(ends[place] - starts[place])
-                source, round_, origin = kinds[sources[place]]
-                yield Outcome(place, source, result_rows.any_row(line), line, notes.get(place), round_, origin)
+                source, type_, round_, origin = kinds[sources[place]]
+                yield Outcome(place, source, type_, line, notes.get(place), round_, origin)

@@ -26,5 +26,5 @@ PRICED = {"model": "claude-haiku-4-5", "usage": {"input_tokens": 1000, "output_t
 )
 def test_its_cost_is_known_or_stays_reserved(stored: bytes, cost: int | None) -> None:
     origin = Origin(None, Prices({}), batch=False)
-    outcome = outcomes.Outcome(0, "messages", as_row(stored), as_line(stored), origin=origin)
+    outcome = outcomes.make_outcome(0, "messages", as_row(stored), as_line(stored), origin=origin)
     assert AskOutcome("a", outcome).sum_cost() == cost

@@ -26,7 +26,7 @@ WHOLE = RequestResult(
 
 
 def unread(line: bytes = ROW) -> RequestResult:
-    return as_result("a", Outcome(0, "batch", result_rows.any_row(line), line, "why"))
+    return as_result("a", Outcome(0, "batch", result_rows.any_row(line).type, line, "why"))  # type: ignore[arg-type]
 
 
 #: Everything that may be the first that is done with a result.
