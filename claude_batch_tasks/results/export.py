@@ -14,9 +14,6 @@ from typing import IO, Any
 from claude_batch_tasks.results import flat_rows
 from claude_batch_tasks.results.stored.outcomes import Outcome, as_line
 
-#: Rows of one row group of a Parquet file, and bytes of the messages in it; these are held in memory.
-_GROUP = 5_000
-_GROUP_BYTES = 64_000_000
 #: Characters of CSV that are held in memory.
 _CSV_CHARACTERS = 1_000_000
 
@@ -75,30 +72,16 @@ def write_parquet(outcomes: Iterable[NamedOutcome], file: IO[bytes]) -> int:
         ImportError: pyarrow is not installed.
     """
     schema = flat_rows.arrow_schema()
-    from pyarrow import Table
     from pyarrow.parquet import ParquetWriter
 
     if isinstance(file, _Text):
         raise TypeError("a Parquet file is binary; open it with 'wb'")
     count = 0
     with ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in _group_rows(flat_rows.flatten_outcomes(outcomes)):
-            writer.write_table(Table.from_pylist(group, schema))
+        for group in flat_rows.group_rows(flat_rows.flatten_outcomes(outcomes)):
+            writer.write_batch(flat_rows.make_batch(group, schema))
             count += len(group)
     return count
-
-
-def _group_rows(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        group.append(row)
-        size += len(row["message"] or "")
-        if len(group) == _GROUP or size >= _GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 #: The supported formats.

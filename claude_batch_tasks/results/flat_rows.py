@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from claude_batch_tasks.results.reader import as_result
 from claude_batch_tasks.results.stored.outcomes import Outcome, count_attempts, message_json
-from claude_batch_tasks.wire import token_usage
+from claude_batch_tasks.wire import lenient_json, token_usage
 
 if TYPE_CHECKING:
     import pandas
@@ -25,8 +29,9 @@ COLUMNS = (
 #: Those that are integers; all others are texts or empty.
 INTEGERS = (*token_usage.USAGE, "attempts")
 
-#: Rows that become one part of an Arrow table.
-_CHUNK = 5_000
+#: Rows of one part of an Arrow table or a Parquet file, and characters of the messages in it.
+_GROUP = 5_000
+_GROUP_SIZE = 64_000_000
 
 
 def flatten_outcomes(outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[dict[str, Any]]:
@@ -35,8 +40,57 @@ def flatten_outcomes(outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[dict[s
         yield flatten_outcome(custom_id, outcome)
 
 
+class _Block(msgspec.Struct, gc=False):
+    type: str | None = None
+    text: str | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: list[_Block]
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: token_usage.Usage | None = None
+
+
+class _Result(msgspec.Struct, gc=False):
+    type: Literal["succeeded"]
+    message: msgspec.Raw
+
+
+class _Line(msgspec.Struct, gc=False):
+    result: _Result
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
+
+
 def flatten_outcome(custom_id: str, outcome: Outcome) -> dict[str, Any]:
     """Return one outcome as a row, without what is not known; ``message`` is the whole message as JSON."""
+    try:
+        encoded = bytes(_decode_line(outcome.line).result.message)
+        message, whole = _decode_message(encoded), encoded.decode()
+    except lenient_json.REFUSED:
+        return _flatten_any(custom_id, outcome)
+    usage, row = message.usage, outcome.row
+    return {
+        **({name: getattr(usage, name) for name in token_usage.USAGE} if usage is not None else {}),
+        "custom_id": _clean_text(custom_id),
+        "type": outcome.type,
+        "source": outcome.source,
+        "text": "".join([block.text for block in message.content if block.type == "text" and block.text]),
+        "stop_reason": message.stop_reason,
+        "model": message.model,
+        # In JSON these characters stand only between values.
+        "message": whole.replace("\n", " ").replace("\r", " "),
+        "incomplete": row.incomplete,
+        "attempts": count_attempts(outcome),
+        "parse_error": _clean_text(row.invalid),
+    }
+
+
+def _flatten_any(custom_id: str, outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as a row that is no answer, or is not spelled as answers are."""
     result = as_result(custom_id, outcome)
     message, error = result.message or {}, result.error or {}
     return {
@@ -84,14 +138,46 @@ def to_arrow(outcomes: Iterable[tuple[str, Outcome]]) -> pyarrow.Table:
     schema = arrow_schema()
     import pyarrow
 
-    parts, rows = [], []
-    for row in flatten_outcomes(outcomes):
-        rows.append(row)
-        if len(rows) == _CHUNK:
-            parts.append(pyarrow.RecordBatch.from_pylist(rows, schema))
-            rows = []
-    parts.append(pyarrow.RecordBatch.from_pylist(rows, schema))
+    parts = [make_batch(rows, schema) for rows in group_rows(flatten_outcomes(outcomes))]
     return pyarrow.Table.from_batches(parts, schema)
+
+
+def group_rows(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield rows in groups that are held in memory."""
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += len(row["message"] or "")
+        if len(group) == _GROUP or size >= _GROUP_SIZE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def make_batch(rows: Sequence[dict[str, Any]], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+    """Return rows as an Arrow batch, made column by column."""
+    import pyarrow
+
+    columns = [
+        pyarrow.array(values, field.type) if field.name in INTEGERS else _make_texts(values)
+        for field in schema
+        for values in [[row.get(field.name) for row in rows]]
+    ]
+    return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _make_texts(values: Sequence[str | None]) -> pyarrow.StringArray:
+    """Return a column of texts in no more memory than they need: Arrow's own builder takes twice as much."""
+    import pyarrow
+
+    encoded = [b"" if value is None else value.encode() for value in values]
+    ends = array("i", accumulate(map(len, encoded), initial=0))
+    known = pyarrow.array([value is not None for value in values], pyarrow.bool_()).buffers()[1]
+    return pyarrow.StringArray.from_buffers(
+        len(values), pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded)), known, values.count(None)
+    )
 
 
 def to_pandas(outcomes: Iterable[tuple[str, Outcome]]) -> pandas.DataFrame:

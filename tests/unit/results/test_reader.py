@@ -24,7 +24,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, RequestResult, errors
 from claude_batch_tasks.lifecycle import resubmission, submission
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
-from claude_batch_tasks.results import export
+from claude_batch_tasks.results import export, flat_rows
 from claude_batch_tasks.results.stored.messages_outcomes import error_outcome, kept_outcome, message_outcome
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.wire import lenient_json
@@ -725,7 +725,7 @@ class TestAnExport:
     ) -> None:
         whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
         job.export(whole, format="parquet")
-        monkeypatch.setattr(export, "_GROUP_BYTES", 1_000)
+        monkeypatch.setattr(flat_rows, "_GROUP_SIZE", 1_000)
         assert job.export(parts, format="parquet") == 3 * PER_BATCH
         assert pyarrow.parquet.read_table(parts).to_pylist() == pyarrow.parquet.read_table(whole).to_pylist()
         assert pyarrow.parquet.ParquetFile(whole).num_row_groups == 1
