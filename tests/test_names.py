@@ -255,7 +255,7 @@ ELSEWHERE = {
     ),
     *("default_headers", "default_query", "output_config", "model_dump", "overloaded_error"),
     *("check_function_bodies", "to_regclass", "to_regnamespace", "pg_advisory_xact_lock", "only_row", "create_engine"),
-    *("pg_notify", "statement_timeout", "max_connections"),
+    *("pg_notify", "statement_timeout", "max_connections", "default_transaction_isolation"),
 }
 
 

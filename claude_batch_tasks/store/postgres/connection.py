@@ -83,7 +83,7 @@ class Connection:
         self._opened = True
 
     def _learn_isolation(self, connection: Connected) -> None:
-        [(usual,)] = connection.execute("SELECT current_setting('default_transaction_isolation')").fetchall()
+        [(usual,)] = connection.execute("SHOW default_transaction_isolation").fetchall()
         self._isolates = usual != "read committed"
 
     @contextmanager
