@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.errors import BatchTasksError
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -18,7 +18,7 @@ class _Connection(Protocol):
     def open(self) -> None:
         """See, once, that this release can use the store."""
 
-    def unavailable(self, exc: Exception) -> StoreUnavailable:
+    def unavailable(self, exc: Exception) -> BatchTasksError:
         """Return the error for what prevented the server from answering."""
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors as sql_errors
 from psycopg.pq import TransactionStatus
 
-from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.errors import BatchTasksError, StoreUnavailable
 from claude_batch_tasks.store.answering import make_answering
 from claude_batch_tasks.store.apart import is_apart, stay_apart
 from claude_batch_tasks.store.clock import StoreClock
@@ -172,11 +172,13 @@ class Connection:
         """Return the channel of that name for notifications of this schema: a server takes 63 bytes at most."""
         return f"{SCHEMA}:{name}:{hashlib.sha256(self.schema.encode()).hexdigest()[:16]}"
 
-    def unavailable(self, exc: Exception) -> StoreUnavailable:
-        """Return the error for what prevented the database from answering."""
+    def unavailable(self, exc: Exception) -> BatchTasksError:
+        """Return the error for what prevented the database from answering, or from storing a value."""
         if isinstance(exc, _UNMIGRATED):
             return describe_unmigrated(self.schema, self.source.where, exc)
         where = f"the store at {self.source.where}"
+        if isinstance(exc, psycopg.DataError):
+            return BatchTasksError(f"{where} cannot store such a value: {describe(exc)}. Nothing was stored")
         if isinstance(exc, sql_errors.InsufficientPrivilege):
             return StoreUnavailable(
                 f"{where} refused this to its user: {describe(exc)}. `claude-batch doctor` prints the GRANTs that are "
@@ -239,4 +241,4 @@ def in_transaction(connection: Connected) -> bool:
     return not connection.autocommit or connection.info.transaction_status == TransactionStatus.INTRANS
 
 
-answering = make_answering(*OUTAGES, *_UNMIGRATED)
+answering = make_answering(*OUTAGES, *_UNMIGRATED, psycopg.DataError)

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
+from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, StoreUnavailable
 from claude_batch_tasks.pool_records import PoolLimits
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.store.postgres import PostgresStore
@@ -155,3 +155,9 @@ class TestLimitsThatAreEndless:
         limits = PoolLimits(max_requests=ENDLESS, max_bytes=ENDLESS, max_wait=60.0, max_cost=ENDLESS, window=60.0)
         places = [add_ask(store, ask_id, limits=limits, reserved=5) for ask_id in ("a", "b")]
         assert places[0].job_id == places[1].job_id
+
+
+def test_an_id_that_no_text_can_hold_is_refused_in_words(store: Store) -> None:
+    for act in (lambda: create_bare_job(store, "a\0b"), lambda: add_ask(store, "a\0b")):
+        with pytest.raises(BatchTasksError, match=r"cannot store such a value: .*NUL.* Nothing was stored"):
+            act()
