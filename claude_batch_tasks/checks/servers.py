@@ -123,7 +123,7 @@ def find_servers(app: Celery, settings: Settings) -> list[Server]:
             url = of_role()
         if url is not None:
             # URLs with different passwords stay apart: one may be right and the other wrong.
-            found.setdefault(_place(url), Server({})).urls[role] = url
+            found.setdefault(_server_key(url), Server({})).urls[role] = url
     return list(found.values())
 
 
@@ -159,7 +159,7 @@ def name_settings(roles: Sequence[str]) -> str:
     return " and ".join(SETTINGS[role] for role in roles)
 
 
-def _place(url: str) -> str:
+def _server_key(url: str) -> str:
     """Return the part of a URL by which two of them name the same server."""
     if store_urls.kind_of(url) != "redis":
         return url

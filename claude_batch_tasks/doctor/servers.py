@@ -150,11 +150,11 @@ def quick_connection(app: Celery) -> Any:
     redis_like = app.connection_for_write().get_transport_cls().driver_type == "redis"
     # When it is closed, kombu 5.5 may wait for an answer that it has read already.
     limits = (
-        {"socket_connect_timeout": redis_reports.PATIENCE, "socket_timeout": redis_reports.PATIENCE}
+        {"socket_connect_timeout": redis_reports.ANSWER_TIMEOUT, "socket_timeout": redis_reports.ANSWER_TIMEOUT}
         if redis_like
         else {}
     )
-    return app.connection_for_write(connect_timeout=redis_reports.PATIENCE, transport_options=limits)
+    return app.connection_for_write(connect_timeout=redis_reports.ANSWER_TIMEOUT, transport_options=limits)
 
 
 def _other_result_back_end(app: Celery) -> Iterator[Finding]:
@@ -184,7 +184,7 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
     name = f"the result back end ({connections.mask_passwords(str(app.conf.result_backend))})"
     thread = threading.Thread(target=ask_backend, daemon=True)
     thread.start()
-    thread.join(3 * redis_reports.PATIENCE)
+    thread.join(3 * redis_reports.ANSWER_TIMEOUT)
     answer = answered[0] if answered else TimeoutError("no answer in time")
     if isinstance(answer, connections.UNUSABLE):
         yield connections.unusable_result_back_end(app, answer)  # a driver is not installed

@@ -15,16 +15,16 @@ from claude_batch_tasks.records import ServerProblem, ServerReport
 from claude_batch_tasks.settings import redis_urls
 
 #: The deadline, in seconds, for a server's answer; a worker's start waits for it.
-PATIENCE = 2.0
+ANSWER_TIMEOUT = 2.0
 
 #: The part of its memory limit from which on a server is nearly full.
 _NEARLY = 0.8
 
 
 def connect_client(url: str) -> redis.Redis:
-    """Return a Redis client that waits for at most ``PATIENCE`` seconds."""
-    limits = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry": Retry(NoBackoff(), 0)}
-    return redis_urls.connect_redis(url, limits)
+    """Return a Redis client that waits for at most ``ANSWER_TIMEOUT`` seconds."""
+    timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), ANSWER_TIMEOUT)
+    return redis_urls.connect_redis(url, {**timeouts, "retry": Retry(NoBackoff(), 0)})
 
 
 def inspect_redis(url: str) -> ServerReport:

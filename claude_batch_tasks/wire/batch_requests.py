@@ -37,7 +37,7 @@ ENVELOPE = (b'{"requests":[', b"]}")
 #: The most bytes that a request of a batch has beside its params, with the comma after it.
 ITEM_BYTES = 80
 
-PIECE_BYTES = 1_000_000
+CHUNK_BYTES = 1_000_000
 PROBLEMS_SHOWN = 20
 LONGEST_CUSTOM_ID = 512
 
@@ -113,7 +113,7 @@ def cut_batches(
         models.add(params["model"])
         added = len(item) + bool(count)
         full = count == max_requests or size + added > most
-        if items and (full or piece_size + len(item) > PIECE_BYTES):
+        if items and (full or piece_size + len(item) > CHUNK_BYTES):
             yield Piece(batch, ids, b",".join(items))
             items, ids, piece_size = [], [], 0
         if full:

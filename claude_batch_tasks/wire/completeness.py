@@ -38,7 +38,7 @@ _BLOCK = 1_000_000
 
 #: Rows are stored in chunks of at most this many bytes, unless a single row has more: to read one row, all of its chunk
 #: is unpacked.
-PIECE_BYTES = 65_536
+CHUNK_BYTES = 65_536
 
 #: Stands in place of a chunk's number where there is none.
 MISSING = 2**32 - 1
@@ -146,7 +146,7 @@ class Completeness:
         ends, start = list(accumulate(len(line) + 1 for line in lines)), 0
         while start < len(lines):
             begins = ends[start - 1] if start else 0
-            end = max(bisect_right(ends, begins + PIECE_BYTES + 1), start + 1)
+            end = max(bisect_right(ends, begins + CHUNK_BYTES + 1), start + 1)
             for place in places[start:end]:
                 self.pieces[place] = number + len(pieces)
             pieces.append(b"\n".join(lines[start:end]))

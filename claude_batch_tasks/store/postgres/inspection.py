@@ -23,8 +23,8 @@ _OLDEST = 13
 #: The part of a server's connections from which on new ones may soon be refused.
 _NEARLY = 0.9
 
-#: Milliseconds for a question; what is not answered by then is not known.
-_PATIENCE = 5000
+#: Milliseconds for a query; what is not answered by then is not known.
+_ANSWER_MILLISECONDS = 5000
 
 #: What a lost or wrong setting is worth, and the statement that repairs it.
 _DURABILITY = {
@@ -55,7 +55,7 @@ class PostgresInspection(Part):
         return bool(self._fetch_value("has_flag", flag=f"doctor:{token}"))
 
     def _report(self, server: Connected, *, thorough: bool) -> ServerReport:
-        server.execute(f"SET statement_timeout = {_PATIENCE}")
+        server.execute(f"SET statement_timeout = {_ANSWER_MILLISECONDS}")
         version = server.info.server_version // 10000
         product = f"PostgreSQL {(server.info.parameter_status('server_version') or str(version)).split()[0]}"
         before = time.time()

@@ -42,7 +42,7 @@ def counted_types(batch: BatchRecord) -> Counter[tuple[str, str | None]]:
 @pytest.mark.parametrize("seed", range(8))
 def test_counts_are_exact_through_all_rounds(store: RedisStore, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(batch_requests, "PIECE_BYTES", 500)
+        patched.setattr(batch_requests, "CHUNK_BYTES", 500)
         job = Job(store)
     random, batch, places = Random(seed), job.batches[1], list(range(PER_BATCH))
     for _ in range(random.randint(1, 4)):

@@ -93,7 +93,7 @@ class Job:
 
 @pytest.fixture
 def job(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setattr(batch_requests, "PIECE_BYTES", 500)
+    monkeypatch.setattr(batch_requests, "CHUNK_BYTES", 500)
     made = Job(store)
     assert len(list(store.payloads.read_bodies(made.id, 1))) > 2
     return made
@@ -126,7 +126,7 @@ class TestTheRequestsOfASmallerBatch:
         self, store: RedisStore, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
     ) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(batch_requests, "PIECE_BYTES", data.draw(st.integers(1, 3000)))
+            patched.setattr(batch_requests, "CHUNK_BYTES", data.draw(st.integers(1, 3000)))
             job, left = Job(store), list(range(PER_BATCH))
         number = data.draw(st.integers(0, 1))
         for _ in range(2):

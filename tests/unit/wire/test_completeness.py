@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from claude_batch_tasks.wire import batch_requests
-from claude_batch_tasks.wire.completeness import PIECE_BYTES, Completeness
+from claude_batch_tasks.wire.completeness import CHUNK_BYTES, Completeness
 
 
 def line(place: int, size: int) -> bytes:
@@ -30,15 +30,15 @@ def test_rows_are_stored_in_small_chunks_whatever_sizes_come() -> None:
             found = [row for row in pieces[seen.pieces[place]].split(b"\n") if b'"%s"' % name(place) in row]
             assert len(found) == 1
         for piece in pieces:
-            assert len(piece) <= PIECE_BYTES or b"\n" not in piece
+            assert len(piece) <= CHUNK_BYTES or b"\n" not in piece
         # None is needlessly small: two neighbours of one block would not have fitted into one.
-        assert len(pieces) < 2 * sum(map(len, lines)) / PIECE_BYTES + len(lines) / 4 + 4
+        assert len(pieces) < 2 * sum(map(len, lines)) / CHUNK_BYTES + len(lines) / 4 + 4
 
 
 def test_a_row_that_just_fits_is_in_the_chunk() -> None:
     first = line(0, 100)
     for more, count in ((0, 1), (1, 2)):
-        second = line(1, PIECE_BYTES - len(first) - 1 - len(line(1, 0)) + more)
+        second = line(1, CHUNK_BYTES - len(first) - 1 - len(line(1, 0)) + more)
         seen = Completeness("n", 0, 2)
         pieces = list(seen.keep_rows([first + b"\n" + second + b"\n"]))
         assert len(pieces) == count
