@@ -30,10 +30,10 @@ def failed(result: Any) -> Exception:
     return caught.value
 
 
-def _bare(app: Celery) -> Celery:
+def _bare(app: Celery, store_url: str) -> Celery:
     """An app that does not know this package, and sends requests in a message of its own."""
     bare = Celery("bare", broker=app.conf.broker_url, backend=app.conf.result_backend, set_as_current=False)
-    bare.conf.claude_batch_store_url = app.conf.claude_batch_store_url
+    bare.conf.claude_batch_store_url = store_url
     return bare
 
 
@@ -92,7 +92,7 @@ def test_a_failed_job_is_one_error_line_of_celerys_as_a_failed_task_is(
 
 @pytest.mark.parametrize("how", ["", "plain"])
 def test_a_failed_job_is_one_event_as_a_failed_task_is(
-    app: Celery, simulator: Simulator, start_here: Start, tmp_path: Path, how: str
+    app: Celery, store_url: str, simulator: Simulator, start_here: Start, tmp_path: Path, how: str
 ) -> None:
     pytest.importorskip("sentry_sdk")
     events = tmp_path / "events"
@@ -105,9 +105,12 @@ def test_a_failed_job_is_one_event_as_a_failed_task_is(
         ("CreateNotFound", None),
         (
             "InvalidRequests",
-            _bare(app).send_task(run_batch.name, ([{"custom_id": "a", "params": {"system": PROMPT}}],)),
+            _bare(app, store_url).send_task(run_batch.name, ([{"custom_id": "a", "params": {"system": PROMPT}}],)),
         ),
-        ("InvalidRequests", _bare(app).send_task(run_batch.name, (), {"requests": {"a": {"system": PROMPT}}})),
+        (
+            "InvalidRequests",
+            _bare(app, store_url).send_task(run_batch.name, (), {"requests": {"a": {"system": PROMPT}}}),
+        ),
     ):
         if result is None:
             simulator.reset("healthy")
