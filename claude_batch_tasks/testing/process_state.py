@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from claude_batch_tasks.store import process_state as store_state
-
 #: What is kept for the life of a process, by module. Each is emptied by ``reset``, and filled again when it is needed.
 KEPT = {
     "api.clients": ("_client", "_renewed", "_replaced", "_slots"),
@@ -20,10 +18,13 @@ KEPT = {
     "steps.result_backend": ("_paused_until",),
     "settings.model": ("_price_list",),
     "steps.job_summary": ("_next_report",),
+    "store.objects.store": ("_open",),
+    "store.postgres.opening": ("_open",),
+    "store.redis.prefixing": ("client_class",),
+    "store.redis.opening": ("_open",),
     "transport": ("_refusing",),
     "worker.confirmations": ("_waiting", "_received"),
     "worker.revoked_asks": ("_revoked", "_stamps"),
-    **store_state.KEPT,
 }
 
 
