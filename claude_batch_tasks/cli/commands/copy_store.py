@@ -78,12 +78,7 @@ def copy_store(
     if to_url is None:
         raise click.UsageError("TO is missing: the address of the store that the jobs are copied into")
     target = _open(ctx, "TO", to_url, to_prefix)
-    if not target.schema.is_current():
-        raise exits.Failure(
-            f"the tables of the store at {target.transfer.address} are not there, or are those of an earlier release: "
-            "nothing was changed. `claude-batch migrate` makes them, with the address TO in CLAUDE_BATCH_STORE_URL "
-            "(with Django: `manage.py migrate`, with that store in the settings). Then run the command again"
-        )
+    _check_tables(target)
     try:
         with output.counter("jobs and pools") as show:
             copy = copying.Copy(source, target, keep=keep, only_ended=only_ended, show=show)
@@ -123,6 +118,20 @@ def _open(ctx: click.Context, name: str, url: str, prefix: str | None) -> Store:
         return open_store_at(named.store_url or "", named.encryption_key or (), named.store_prefix or "")
     except errors.InvalidSettings as exc:
         raise click.UsageError(f"{name}: {exc}") from None
+
+
+def _check_tables(target: Store) -> None:
+    """Say how the tables of the new store are made, if they are not there."""
+    from claude_batch_tasks import errors
+
+    try:
+        target.transfer.open()
+    except errors.StoreNotMigrated:
+        raise exits.Failure(
+            f"the tables of the store at {target.transfer.address} are not there, or are those of an earlier release: "
+            "nothing was changed. `claude-batch migrate` makes them, with the address TO in CLAUDE_BATCH_STORE_URL "
+            "(with Django: `manage.py migrate`, with that store in the settings). Then run the command again"
+        ) from None
 
 
 def _use_again(source: Store, yes: bool, as_json: bool) -> None:

@@ -56,7 +56,7 @@ def make_outcome(
 ) -> Outcome:
     """Return the outcome that is in a line of which the row is known.
 
-    The row is not kept: it may hold the whole chunk that it was decoded from.
+    The row is not part of it: a row may refer to the whole chunk that it was decoded from.
     """
     return Outcome(place, source, cast("Type", row.type), line, None, round_, origin, row.custom_id)
 

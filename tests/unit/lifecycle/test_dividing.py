@@ -187,9 +187,8 @@ def test_a_search_goes_on_whatever_breaks_off(seed: int, app: Celery, store: Sto
     draw = random.Random(seed)
     ids = put_asks(store, 60)
     bad = set(draw.sample(ids, 1 + seed % 4))
-    unsteady = SimpleNamespace(
-        pools=Unsteady(store.pools, draw), jobs=Unsteady(store.jobs, draw), now=store.now, asks=store.asks
-    )
+    parts = {name: Unsteady(getattr(store, name), draw) for name in ("pools", "jobs", "storage")}
+    unsteady = SimpleNamespace(**parts, now=store.now, asks=store.asks)
     api = Api(app, cast("Store", unsteady), refuse_any_of(bad))
     api.run()
     assert api.failed.keys() == bad
