@@ -21,9 +21,10 @@ from claude_batch_tasks import BatchJob, ask, errors, run_batch
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.rules.polling import MIN_SAMPLES
+from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.steps import message_chain
-from claude_batch_tasks.store import lost_records, open_store_at
+from claude_batch_tasks.store import lost_records, open_store
 from claude_batch_tasks.tasks import recover_jobs
 from tests.factories import make_params
 from tests.integration.rig import forget_account, open_world, requests
@@ -60,7 +61,7 @@ def simulator(world: tuple[Celery, Simulator]) -> Simulator:
 
 def start(app: Celery, count: int, *, seconds: float | None = None, direct: bool = False, **options: Any) -> BatchJob:
     """Start a job of so many requests whose answers are wanted in so many seconds, as a pool becomes one."""
-    store, job_id = open_store_at(app.conf.claude_batch_store_url), uuid()
+    store, job_id = open_store(Settings.of(app)), uuid()
     answer_by = None if seconds is None else store.now() + seconds
     asked = requests("job", count)
     job = submission.submit_job(app, job_id, asked, options, pool="p", answer_by=answer_by, direct=direct)
@@ -189,7 +190,7 @@ class TestAPool:
             run_batch.delay(requests("job", 1)).get(timeout=60)
         found = ask.delay(make_params("not so urgent", max_tokens=64), deadline=600, ask_max_wait=0.2)
         assert found.get(timeout=60).source == "batch"
-        answer_by = open_store_at(app.conf.claude_batch_store_url).jobs.read_job(found.job.id)
+        answer_by = open_store(Settings.of(app)).jobs.read_job(found.job.id)
         assert answer_by is not None
         assert answer_by.answer_by is not None
 
@@ -205,7 +206,7 @@ class TestAPool:
     def test_may_cost_no_more_than_its_asks_have_reserved(self, app: Celery, simulator: Simulator) -> None:
         asked = [make_params(f"dear {n}", max_tokens=64) for n in range(2)]
         results = [ask.delay(each, ask_max_cost=1.0, ask_max_wait=1.0, pool="dear") for each in asked]
-        store = open_store_at(app.conf.claude_batch_store_url)
+        store = open_store(Settings.of(app))
         reserved = store.asks.read_cost("dear", 86_400.0)
         job = store.jobs.read_job(results[1].job.id if results[1].get(timeout=60) else "")
         assert job is not None
@@ -260,7 +261,7 @@ def test_no_deadline_is_missed_in_a_slow_hour(app: Celery, simulator: Simulator)
     earlier = [run_batch.delay(requests(f"job {n}", 20)) for n in range(MIN_SAMPLES)]
     assert [each.get(timeout=60)["succeeded"] for each in earlier] == [20] * MIN_SAMPLES
     simulator.behave(processing_seconds=60.0, cancel_seconds=0.5)
-    store, deadlines = open_store_at(app.conf.claude_batch_store_url), (12, 20, 35, 50)
+    store, deadlines = open_store(Settings.of(app)), (12, 20, 35, 50)
     asked = {
         ask.delay(make_params(f"{seconds} s, {n}", max_tokens=64), deadline=seconds, ask_max_wait=1.0): by
         for seconds in deadlines
