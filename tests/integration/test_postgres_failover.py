@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 from celery import Celery
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from claude_batch_tasks import run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
@@ -109,6 +110,7 @@ def test_what_was_acknowledged_is_there_after_a_failover(
         over = threading.Event()
 
         def submit() -> None:
+            app.set_current()  # in this thread, too
             for number in itertools.count():
                 if over.is_set():
                     return
@@ -130,7 +132,7 @@ def test_what_was_acknowledged_is_there_after_a_failover(
         submitter.join()
 
         for name, job_id in accepted.items():
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(CeleryTimeoutError):
                 assert app.AsyncResult(job_id).get(timeout=200)["state"] == "completed", name
             assert account_for(app, job_id, name, SIZE) == {"succeeded": SIZE}
         assert before > 5

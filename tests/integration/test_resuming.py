@@ -206,7 +206,7 @@ class TestAJobThatFailedOtherwise:
         result = run_batch.delay(requests("job", 4), retries=0)
         wait_until(lambda: simulator.journal().calls_to("messages"))
         ledger.damage_rows(result.id, 0, 1)
-        with pytest.raises(errors.StepFailed, match="fall_back"):
+        with pytest.raises(errors.PayloadDamaged, match="was changed"):
             result.get(timeout=180)
         wait_until(lambda: nothing_waits(ledger), 5)  # the lane that woke it ends after it
         again = BatchJob(result.id, app).resume()
