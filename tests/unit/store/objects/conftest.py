@@ -6,14 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from claude_batch_tasks.store.objects import helper
 from tests.s3_server import S3Server, environment_of, run_s3_server
-
-
-@pytest.fixture(autouse=True)
-def _no_forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That another test has forked this process is no reason to have another one make the calls of these."""
-    monkeypatch.setattr(helper, "_has_forked", False)
 
 
 @pytest.fixture(scope="session")
