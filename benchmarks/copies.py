@@ -66,7 +66,9 @@ def _plan_entries(client: Any, key: bytes, first: bytes) -> list[Any]:
         fields = [field for field in client.hgetall(key).items() if any(first in part for part in field)]
         return [b"HSET", key, *(part for field in fields for part in field)] if fields else []
     if kind == b"string":
-        return [b"SET", key, value, b"KEEPTTL"] if first in (value := client.get(key)) else []
+        return [b"SET", key, value, b"KEEPTTL"] if first in (value := client.get(key) or b"") else []
+    if kind == b"none":  # it has expired since it was listed
+        return []
     assert kind == b"list", kind
     assert not any(first in entry for entry in client.lrange(key, 0, -1)), key
     return []

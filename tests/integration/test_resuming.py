@@ -208,7 +208,7 @@ class TestAJobThatFailedOtherwise:
         ledger.damage_rows(result.id, 0, 1)
         with pytest.raises(errors.PayloadDamaged, match="was changed"):
             result.get(timeout=180)
-        wait_until(lambda: nothing_waits(ledger), 5)  # the lane that woke it ends after it
+        wait_until(lambda: nothing_waits(ledger), 5)  # the sender that woke it ends after it
         again = BatchJob(result.id, app).resume()
         assert again.get(timeout=180)["succeeded"] == 4
         assert account_for(app, result.id, "job", 4) == {"succeeded": 4}

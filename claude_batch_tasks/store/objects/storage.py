@@ -43,7 +43,7 @@ class ObjectStorage:
         if not (in_objects and self._checks(job_id)):
             in_objects = [name for name in in_objects if name.startswith("index:")]
         for name in in_objects:
-            with suppress(KeyMissing, PayloadDamaged):  # it is there, and whoever reads it gets that error
+            with suppress(KeyMissing, PayloadDamaged):  # it is there, and its readers get that error
                 self._correct(missing, job_id, batch, name)
         return missing
 

@@ -1,4 +1,4 @@
-"""What a caller is told is safe: it is on the disk, and on the replica that must have it."""
+"""A call that has returned is safe: what it wrote is on the disk, and on the replica that must have it."""
 
 from __future__ import annotations
 

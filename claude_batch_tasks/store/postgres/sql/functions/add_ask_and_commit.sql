@@ -1,7 +1,7 @@
 -- As add_ask, outside of any transaction of the caller's. Those who add to the same pool wait for one another; for the disk
--- (or a replica) they do so all together: the first commit leaves that to the second one, which has locked nothing. Nobody
--- is told of an ask that is not safe: what another transaction writes after it has seen the ask, is so after the ask. That
--- goes for an ask that is there already, too: its own caller may have died, or lost the connection, before it was safe.
+-- (or a replica) they do so all together: the first commit leaves that to the second one, which has locked nothing. No
+-- caller gets an answer before the ask is safe: what another transaction writes after it has seen the ask, is safe after the
+-- ask. That goes for an ask that is there already, too: its own caller may have died before it was safe.
 CREATE OR REPLACE PROCEDURE claude_batch.add_ask_and_commit(
   of_key text, new_id text, new_record text, pool_name text,
   due double precision, wanted_by double precision, starts double precision,
